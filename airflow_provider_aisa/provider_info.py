@@ -1,8 +1,56 @@
-"""What Airflow discovers about this package, without importing any of it."""
+"""What Airflow discovers about this package, without importing any of it.
+
+The connection form is written down once, here. Airflow 3.2 and above read it from here; the hook's
+classmethods, which Airflow 3.1 and below call, derive theirs from it.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
+
+from airflow_provider_aisa import __version__
+
+CONNECTION_TYPE: Final = "aisa"
+HOOK_NAME: Final = "AIsa"
+
+CONNECTION_FIELDS: Final[dict[str, dict[str, Any]]] = {
+    "timeout": {
+        "label": "Timeout",
+        "description": "Seconds to wait for one response. Generating takes tens of seconds.",
+        "schema": {"type": ["integer", "null"], "default": 300, "minimum": 1},
+    },
+    "max_retries": {
+        "label": "Max retries",
+        "description": "How often a request is sent again when that cannot pay twice.",
+        "schema": {"type": ["integer", "null"], "default": 4, "minimum": 0},
+    },
+    "max_concurrency": {
+        "label": "Max concurrency",
+        "description": "Requests in flight at once, per process. The free tier allows 5 per key.",
+        "schema": {"type": ["integer", "null"], "default": 5, "minimum": 1},
+    },
+    "requests_per_minute": {
+        "label": "Requests per minute",
+        "description": "Limit per process. Empty: only the gateway's own limit.",
+        "schema": {"type": ["integer", "null"], "minimum": 1},
+    },
+    "proxy": {
+        "label": "Proxy",
+        "description": "URL of an HTTP proxy. Empty: the environment's.",
+        "schema": {"type": ["string", "null"], "format": "password"},
+    },
+    "prices": {
+        "label": "Prices",
+        "description": 'USD per image by model, as JSON: {"seedream-4-5-251128": 0.04}. Empty: list prices.',
+        "schema": {"type": ["string", "null"]},
+    },
+}
+
+FIELD_BEHAVIOUR: Final[dict[str, Any]] = {
+    "hidden-fields": ["login", "port", "schema"],
+    "relabeling": {"host": "Base URL", "password": "API key"},
+    "placeholders": {"host": "https://api.aisa.one/v1", "password": "sk-aisa-..."},
+}
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -10,6 +58,22 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-aisa",
         "name": "AIsa",
-        "description": "Generate images with ByteDance Seedream through the AIsa gateway, stored in S3, paid once.",
-        "versions": ["0.1.0"],
+        "description": "Generate images with ByteDance Seedream through AIsa, stored in S3, paid once.",
+        "versions": [__version__],
+        "integrations": [
+            {"integration-name": "AIsa", "external-doc-url": "https://aisa.one/docs", "tags": ["service"]}
+        ],
+        "hooks": [{"integration-name": "AIsa", "python-modules": ["airflow_provider_aisa.hooks.aisa"]}],
+        "operators": [
+            {"integration-name": "AIsa", "python-modules": ["airflow_provider_aisa.operators.seedream"]}
+        ],
+        "connection-types": [
+            {
+                "connection-type": CONNECTION_TYPE,
+                "hook-class-name": "airflow_provider_aisa.hooks.aisa.AisaHook",
+                "hook-name": HOOK_NAME,
+                "ui-field-behaviour": FIELD_BEHAVIOUR,
+                "conn-fields": CONNECTION_FIELDS,
+            }
+        ],
     }

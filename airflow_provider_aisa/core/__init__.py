@@ -1,1 +1,1 @@
-
+"""The path from a request to its stored images. Nothing in here imports Airflow."""

@@ -1,1 +1,1 @@
-
+"""Airflow connections become clients here."""

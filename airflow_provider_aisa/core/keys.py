@@ -1,0 +1,116 @@
+"""Where images go: a key is decided by the task and the image, never by the attempt or the clock."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import re
+from dataclasses import dataclass
+from typing import Final, Self
+
+from airflow_provider_aisa.exceptions import InvalidRequest
+
+_PLACEHOLDER = re.compile(r"\{(\w*)\}")
+_PLACEHOLDERS: Final = frozenset({"index", "ext", "sha256"})
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+_LONGEST_KEY: Final = 1024  # bytes of UTF-8: S3's limit
+_IN_A_FOLDER: Final = "{index}.{ext}"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The task instance that pays: what default keys and the objects' metadata are made of."""
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int = -1
+
+    def path(self) -> str:
+        """Return ``<dag_id>/<run_id>/<task_id>[/<map_index>]``, made safe for S3 and for file systems."""
+        parts = [self.dag_id, self.run_id, self.task_id]
+        if self.map_index >= 0:
+            parts.append(str(self.map_index))
+        return "/".join(_safe(part) for part in parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A bucket and the template of the keys in it. Build it with :meth:`parse`."""
+
+    bucket: str | None
+    template: str
+
+    @classmethod
+    def parse(cls, s3_key: object, s3_bucket: object, *, owner: Owner | None = None) -> Self:
+        """Read where an author wants the images.
+
+        :param s3_key: a key, a prefix that ends in ``/``, ``s3://bucket/key``, or None for
+            ``seedream/<dag_id>/<run_id>/<task_id>[/<map_index>]/{index}.{ext}``.
+        :param s3_bucket: a bucket's name, or None.
+        :param owner: what the default key is made of; None while a DAG is parsed, before there is a run.
+        :raises InvalidRequest: a placeholder that nobody fills in, two buckets, or a key that is too long.
+        """
+        bucket, template = _split(s3_key, _parse_bucket(s3_bucket))
+        if template is None:
+            template = f"seedream/{owner.path() if owner else ''}/"
+        if template.endswith("/"):
+            template += _IN_A_FOLDER
+        for name in _PLACEHOLDER.findall(template):
+            if name not in _PLACEHOLDERS:
+                known = ", ".join(f"{{{known}}}" for known in sorted(_PLACEHOLDERS))
+                msg = f"s3_key {s3_key!r} has {{{name}}}, which nobody fills in: use one of {known}"
+                raise InvalidRequest(msg)
+        target = cls(bucket, template)
+        if len(target.key(index=9_999, ext="webp", sha256="0" * 64, several=True).encode()) > _LONGEST_KEY:
+            msg = f"s3_key {s3_key!r} makes keys of more than {_LONGEST_KEY} bytes: shorten it"
+            raise InvalidRequest(msg)
+        return target
+
+    def key(self, *, index: int, ext: str, sha256: str, several: bool) -> str:
+        """Return an image's key; ``-{index}`` is added when several images would share one."""
+        template = self.template
+        if several and not {"index", "sha256"} & set(_PLACEHOLDER.findall(template)):
+            stem, suffix = posixpath.splitext(template)
+            template = f"{stem}-{{index}}{suffix}"
+        values = {"index": str(index), "ext": ext, "sha256": sha256}
+        return _PLACEHOLDER.sub(lambda match: values[match[1]], template)
+
+
+def _split(s3_key: object, bucket: str | None) -> tuple[str | None, str | None]:
+    if s3_key is None:
+        return bucket, None
+    if not isinstance(s3_key, str) or not s3_key.strip():
+        msg = f"s3_key {s3_key!r} is no key: use a key, a prefix that ends in '/', s3://bucket/key, or None"
+        raise InvalidRequest(msg)
+    if "://" not in s3_key:
+        return bucket, s3_key
+    scheme, _, rest = s3_key.partition("://")
+    named, _, key = rest.partition("/")
+    if scheme.lower() != "s3" or not named:
+        msg = f"s3_key {s3_key!r} is no S3 URL: use s3://bucket/key"
+        raise InvalidRequest(msg)
+    if bucket is not None and bucket != named:
+        msg = f"s3_key names bucket {named!r} and s3_bucket names {bucket!r}: leave one of them out"
+        raise InvalidRequest(msg)
+    return named, key or _IN_A_FOLDER
+
+
+def _parse_bucket(s3_bucket: object) -> str | None:
+    if s3_bucket is None:
+        return None
+    if not isinstance(s3_bucket, str) or not s3_bucket.strip() or "/" in s3_bucket:
+        msg = (
+            f"s3_bucket {s3_bucket!r} is no bucket name: use the name alone, without s3:// and without a key"
+        )
+        raise InvalidRequest(msg)
+    return s3_bucket.strip()
+
+
+def _safe(name: str) -> str:
+    """Replace what S3 tools stumble over; a hash keeps names apart that an author chose."""
+    safe = _UNSAFE.sub("_", name)
+    # Airflow's own run ids hold ':' and '+', in fixed places: 'manual__2026-01-01T00:00:00+00:00'.
+    if safe == name or not _UNSAFE.search(name.replace(":", "").replace("+", "")):
+        return safe
+    return f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -1,0 +1,131 @@
+"""One class per thing that a caller does next.
+
+AisaError
+├── InvalidConnection       fix the Airflow connection
+├── InvalidRequest          fix the request
+│   ├── ModelNotRouted      use the route that the message names
+│   ├── ContentRefused      change the prompt
+│   └── OverBudget          raise max_cost_usd, or ask for less
+├── KeyRefused              fix the key, or what it may do
+│   └── QuotaExceeded       raise the key's spend cap, or wait for its next period
+├── RateLimited             wait `retry_after` seconds
+├── GatewayFailed           try again later: nothing was generated
+├── OutcomeUnknown          nobody knows whether images were billed
+├── FewerImages             decide whether the stored ones are enough
+├── ImageUnavailable        try the download again: the images are paid for
+│   ├── ImageLinkExpired    the link is gone, and the image with it
+│   └── ImageUnusable       what came is not an image that may be stored
+└── StorageFailed           fix the bucket, its permissions or the upload's arguments
+"""
+
+from __future__ import annotations
+
+
+class AisaError(Exception):
+    """Something between a request and its stored images went wrong; the message says what to do next.
+
+    :param status: HTTP status of the gateway's answer, where there was one.
+    :param code: the gateway's error code, such as ``rate_limit_exceeded``.
+    :param request_id: the gateway's id of the request: its support asks for it.
+    :param retry_after: seconds after which the gateway wants to be asked again.
+    """
+
+    #: Whether the same call can succeed later without a person changing anything.
+    retryable = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.request_id = request_id
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions with keyword arguments do not survive pickling by themselves.
+        return (_rebuild, (type(self), str(self), self.__dict__.copy()))
+
+
+def _rebuild(kind: type[AisaError], message: str, state: dict[str, object]) -> AisaError:
+    error = kind(message)
+    error.__dict__.update(state)
+    return error
+
+
+class InvalidConnection(AisaError):
+    """The Airflow connection lacks something, or holds a wrong value."""
+
+
+class InvalidRequest(AisaError, ValueError):
+    """The request is wrong as it stands; sending it again changes nothing."""
+
+
+class ModelNotRouted(InvalidRequest):
+    """The model exists, but on another route of the gateway."""
+
+
+class ContentRefused(InvalidRequest):
+    """The gateway's content policy refused the prompt. Not billed."""
+
+
+class OverBudget(InvalidRequest):
+    """The request costs more than ``max_cost_usd`` allows, or cannot be priced. Nothing was sent."""
+
+
+class KeyRefused(AisaError):
+    """The API key is missing, wrong, revoked or not allowed to do this."""
+
+
+class QuotaExceeded(KeyRefused):
+    """The key's spend cap is reached."""
+
+
+class RateLimited(AisaError):
+    """The key's rate limit is used up for longer than a call may wait."""
+
+    retryable = True
+
+
+class GatewayFailed(AisaError):
+    """The gateway could not be reached, or answered that it failed, as often as it was asked."""
+
+    retryable = True
+
+
+class OutcomeUnknown(AisaError):
+    """The request was sent and no usable response came back: images may have been billed."""
+
+    retryable = True
+
+
+class FewerImages(AisaError):
+    """The gateway returned fewer images than were asked and are on the bill; those that came are stored."""
+
+
+class ImageUnavailable(AisaError):
+    """An image that is paid for could not be fetched now."""
+
+    retryable = True
+
+
+class ImageLinkExpired(ImageUnavailable):
+    """The link to a paid image does not work any more, so the image cannot be fetched."""
+
+    retryable = False
+
+
+class ImageUnusable(ImageUnavailable):
+    """What the link holds is not a complete PNG, JPEG or WebP, or may not be fetched."""
+
+
+class StorageFailed(AisaError):
+    """S3 refused: the bucket is missing, may not be written, or the upload's arguments are wrong."""
+
+    retryable = True

@@ -1,0 +1,236 @@
+"""An Airflow connection becomes an AisaClient. Nothing else in the package reads a connection to AIsa."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
+
+from airflow_provider_aisa.core.models import DEFAULT_MODEL, DEFAULT_SIZE
+from airflow_provider_aisa.core.request import ImageRequest
+from airflow_provider_aisa.core.settings import Settings, unknown_extras
+from airflow_provider_aisa.exceptions import AisaError, InvalidConnection, KeyRefused
+from airflow_provider_aisa.provider_info import (
+    CONNECTION_FIELDS,
+    CONNECTION_TYPE,
+    FIELD_BEHAVIOUR,
+    HOOK_NAME,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import httpx
+    from airflow.providers.common.compat.sdk import Connection
+
+    from airflow_provider_aisa.core.client import AisaClient
+    from airflow_provider_aisa.core.response import GenerationResponse
+
+#: Seconds that the Test button waits.
+_TEST_TIMEOUT = 15.0
+
+
+class AisaHook(BaseHook):
+    """Authenticated calls to AIsa with the key of an Airflow connection.
+
+    The connection (type ``aisa``): password is the API key; host is the base URL, empty for
+    ``https://api.aisa.one/v1``; extras are ``timeout`` (300 s), ``max_retries`` (4), ``max_concurrency``
+    (5), ``requests_per_minute`` (none), ``proxy`` and ``prices`` (USD per image by model).
+
+    Every call raises :class:`~airflow_provider_aisa.exceptions.InvalidConnection` when the connection is
+    missing or wrong. Calls share the process's limits for the key and are retried only where that cannot
+    pay twice. To store what you pay for, use ``SeedreamGenerateOperator`` rather than ``generate_images``.
+
+    :param aisa_conn_id: the connection's id.
+    """
+
+    conn_name_attr = "aisa_conn_id"
+    default_conn_name = "aisa_default"
+    conn_type = CONNECTION_TYPE
+    hook_name = HOOK_NAME
+
+    def __init__(self, aisa_conn_id: str = default_conn_name, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.aisa_conn_id = aisa_conn_id
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The connection, checked and typed."""
+        try:
+            connection = self.get_connection(self.aisa_conn_id)
+        except AirflowNotFoundException:
+            self._raise_missing()
+        return self._read(connection, connection.extra_dejson)
+
+    async def aget_settings(self) -> Settings:
+        """Return :attr:`settings` without blocking the event loop: a lookup on it can deadlock."""
+        if "settings" not in self.__dict__:
+            from airflow.providers.common.compat.connection import (
+                get_async_connection,
+                get_async_extra_dejson,
+            )
+
+            try:
+                connection = await get_async_connection(self.aisa_conn_id)
+            except AirflowNotFoundException:
+                self._raise_missing()
+            self.__dict__["settings"] = self._read(connection, await get_async_extra_dejson(connection))
+        return self.settings
+
+    def get_conn(self) -> AisaClient:
+        """Return a client for the connection's gateway. Close it, or use it as a context manager."""
+        from airflow_provider_aisa.core.client import AisaClient
+
+        return AisaClient(self.settings)
+
+    def generate_images(
+        self, prompt: str, *, size: str = DEFAULT_SIZE, n: int = 1, model: str = DEFAULT_MODEL
+    ) -> GenerationResponse:
+        """Send one billable request. The links in the response are short-lived: download at once.
+
+        :param prompt: the text to draw.
+        :param size: ``WIDTHxHEIGHT`` in pixels.
+        :param n: how many images; each is billed.
+        :param model: the model's id.
+        :raises InvalidRequest: nothing was sent.
+        :raises OutcomeUnknown: no usable response came back; the images may have been billed.
+        """
+        request = ImageRequest.parse(prompt=prompt, size=size, n=n, model=model)
+        with self.get_conn() as client:
+            return client.generate(request)
+
+    async def agenerate_images(
+        self, prompt: str, *, size: str = DEFAULT_SIZE, n: int = 1, model: str = DEFAULT_MODEL
+    ) -> GenerationResponse:
+        """Do what :meth:`generate_images` does, without blocking the event loop."""
+        request = ImageRequest.parse(prompt=prompt, size=size, n=n, model=model)
+        await self.aget_settings()
+        async with self.get_conn() as client:
+            return await client.agenerate(request)
+
+    def list_models(self) -> list[str]:
+        """Return the ids of the models that the key may use. Free."""
+        with self.get_conn() as client:
+            return client.list_models()
+
+    def request(
+        self,
+        method: str,
+        endpoint: str,
+        *,
+        json: object = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """Send a request to any AIsa endpoint and return its 2xx response.
+
+        :param method: such as ``"POST"``. GET, HEAD and OPTIONS are sent again after a lost response,
+            others are not: they may have been billed.
+        :param endpoint: below the base URL (``"chat/completions"``) or from the gateway's root
+            (``"/v1beta/models/…"``). Another host is refused: the key goes nowhere else.
+        :raises AisaError: as for :meth:`generate_images`.
+        """
+        from airflow_provider_aisa.core.client import Call
+
+        call = Call(method, endpoint, json=json, params=params, headers=dict(headers or {}))
+        with self.get_conn() as client:
+            return client.send(call)
+
+    async def arequest(
+        self,
+        method: str,
+        endpoint: str,
+        *,
+        json: object = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """Do what :meth:`request` does, without blocking the event loop."""
+        from airflow_provider_aisa.core.client import Call
+
+        call = Call(method, endpoint, json=json, params=params, headers=dict(headers or {}))
+        await self.aget_settings()
+        async with self.get_conn() as client:
+            return await client.asend(call)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Ask the gateway for its models, which is free; return whether the key works, and what was found."""
+        from airflow_provider_aisa.core.client import AisaClient
+
+        try:
+            settings = self.settings
+            quick = replace(settings, max_retries=0, timeout=min(settings.timeout, _TEST_TIMEOUT))
+            with AisaClient(quick) as client:
+                models = client.list_models()
+        except KeyRefused as e:
+            return False, f"AIsa was reached, but refuses the key. {e}"
+        except AisaError as e:
+            if e.status == 404:
+                return (
+                    False,
+                    f"{settings.base_url} was reached, but has no GET /models: the key is unverified.",
+                )
+            return False, str(e)
+        found = "" if DEFAULT_MODEL in models else f", {DEFAULT_MODEL} not among them"
+        return True, f"The key works at {settings.base_url}: {len(models)} models{found}. Nothing was billed."
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return the form's hidden fields, labels and placeholders, for Airflow 3.1 and below."""
+        return {name.replace("-", "_"): value for name, value in FIELD_BEHAVIOUR.items()}
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the form's extra fields, for Airflow 3.1 and below."""
+        from wtforms import IntegerField, PasswordField, StringField
+        from wtforms.validators import Optional
+
+        def widget(field: Mapping[str, Any]) -> object:
+            schema = field["schema"]
+            kind = IntegerField if "integer" in schema["type"] else StringField
+            kind = PasswordField if schema.get("format") == "password" else kind
+            return kind(
+                field["label"],
+                validators=[Optional()],
+                description=field["description"],
+                default=schema.get("default"),
+            )
+
+        return {name: widget(field) for name, field in CONNECTION_FIELDS.items()}
+
+    def _read(self, connection: Connection, extras: Mapping[str, Any]) -> Settings:
+        if connection.password:
+            mask_secret(connection.password)
+        if names := unknown_extras(extras):
+            self.log.warning(
+                "Connection %r has extras that mean nothing to AIsa: %s. Known: %s.",
+                self.aisa_conn_id,
+                ", ".join(names),
+                ", ".join(CONNECTION_FIELDS),
+            )
+        return Settings.parse(
+            conn_id=self.aisa_conn_id,
+            host=_host(connection),
+            api_key=connection.password,
+            extras=extras,
+        )
+
+    def _raise_missing(self) -> NoReturn:
+        raise InvalidConnection(
+            f"connection {self.aisa_conn_id!r} is not defined: create it in the UI (type AIsa), or with "
+            f"airflow connections add {self.aisa_conn_id} --conn-type aisa --conn-password YOUR_KEY"
+        ) from None
+
+
+def _host(connection: Connection) -> str | None:
+    """Return the base URL: the host field, completed by what a connection written as a URI puts elsewhere."""
+    host = connection.host
+    if not host or "://" in host:
+        return host
+    is_scheme = connection.schema in {"http", "https"}
+    scheme = connection.schema if is_scheme else "https"
+    port = f":{connection.port}" if connection.port else ""
+    path = f"/{connection.schema.lstrip('/')}" if connection.schema and not is_scheme else ""
+    return f"{scheme}://{host}{port}{path}"
