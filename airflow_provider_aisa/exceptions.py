@@ -15,10 +15,15 @@ AisaError
 ├── ImageUnavailable        try the download again: the images are paid for
 │   ├── ImageLinkExpired    the link is gone, and the image with it
 │   └── ImageUnusable       what came is not an image that may be stored
+├── AlreadyGenerated        take the images that exist, or ask for new ones
+├── JournalUnreadable       look at the journal's object
 └── StorageFailed           fix the bucket, its permissions or the upload's arguments
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 
 class AisaError(Exception):
@@ -28,6 +33,7 @@ class AisaError(Exception):
     :param code: the gateway's error code, such as ``rate_limit_exceeded``.
     :param request_id: the gateway's id of the request: its support asks for it.
     :param retry_after: seconds after which the gateway wants to be asked again.
+    :param retryable: whether the same call can succeed later; None for what is usual for the class.
     """
 
     #: Whether the same call can succeed later without a person changing anything.
@@ -41,8 +47,11 @@ class AisaError(Exception):
         code: str | None = None,
         request_id: str | None = None,
         retry_after: float | None = None,
+        retryable: bool | None = None,
     ) -> None:
         super().__init__(message)
+        if retryable is not None:
+            self.retryable = retryable
         self.status = status
         self.code = code
         self.request_id = request_id
@@ -50,13 +59,27 @@ class AisaError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions with keyword arguments do not survive pickling by themselves.
-        return (_rebuild, (type(self), str(self), self.__dict__.copy()))
+        return (error_from_dict, (self.to_dict(),))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON for :func:`error_from_dict`: a trigger's event carries an error to its task."""
+        return {
+            "error": type(self).__name__,
+            "message": str(self),
+            "status": self.status,
+            "code": self.code,
+            "request_id": self.request_id,
+            "retry_after": self.retry_after,
+            "retryable": self.retryable,
+        }
 
 
-def _rebuild(kind: type[AisaError], message: str, state: dict[str, object]) -> AisaError:
-    error = kind(message)
-    error.__dict__.update(state)
-    return error
+def error_from_dict(document: Mapping[str, Any]) -> AisaError:
+    """Rebuild an error from :meth:`AisaError.to_dict`; an unknown class becomes an AisaError."""
+    details = dict(document)
+    found = globals().get(details.pop("error"))
+    kind = found if isinstance(found, type) and issubclass(found, AisaError) else AisaError
+    return kind(details.pop("message"), **details)
 
 
 class InvalidConnection(AisaError):
@@ -123,6 +146,14 @@ class ImageLinkExpired(ImageUnavailable):
 
 class ImageUnusable(ImageUnavailable):
     """What the link holds is not a complete PNG, JPEG or WebP, or may not be fetched."""
+
+
+class AlreadyGenerated(AisaError):
+    """An earlier run has finished these images, and ``on_existing`` says ``fail``."""
+
+
+class JournalUnreadable(AisaError):
+    """The journal is damaged, was not written by this package, or by a newer version of it."""
 
 
 class StorageFailed(AisaError):

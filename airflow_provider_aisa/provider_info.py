@@ -67,6 +67,9 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [
             {"integration-name": "AIsa", "python-modules": ["airflow_provider_aisa.operators.seedream"]}
         ],
+        "triggers": [
+            {"integration-name": "AIsa", "python-modules": ["airflow_provider_aisa.triggers.seedream"]}
+        ],
         "connection-types": [
             {
                 "connection-type": CONNECTION_TYPE,

@@ -1,18 +1,13 @@
-"""One gateway, sync and async. A request that may have been billed is never sent again by itself.
-
-What may be sent again: a request that never left (no connection), 429 after its Retry-After, and 5xx, which
-is an answer without images. A connection that dies after the body was sent, or a read timeout, is
-OutcomeUnknown. Any other 4xx, and a spend cap that is reached, are final.
-"""
+"""One gateway, sync and async. A request that may have been billed is never sent again by itself."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import ssl
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from functools import cache
 from types import TracebackType
 from typing import Any, Final, Self
@@ -21,15 +16,14 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from airflow_provider_aisa import __version__
+from airflow_provider_aisa.core.attempts import Attempts, Call, Outcome
 from airflow_provider_aisa.core.pacing import Pacer, pacer_for
 from airflow_provider_aisa.core.request import ImageRequest
-from airflow_provider_aisa.core.response import GenerationResponse, read_error, read_generation
+from airflow_provider_aisa.core.response import GenerationResponse, read_generation
 from airflow_provider_aisa.core.settings import Settings
 from airflow_provider_aisa.exceptions import (
-    AisaError,
     GatewayFailed,
     InvalidRequest,
-    OutcomeUnknown,
     RateLimited,
 )
 
@@ -38,97 +32,12 @@ MODELS_ENDPOINT: Final = "models"
 #: Seconds that one call may spend waiting between its attempts, as AIsa's documentation asks.
 MAX_WAIT: Final = 60.0
 _CONNECT_TIMEOUT: Final = 10.0
-_IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-#: The request did not leave. A write error is none of them: what the network was handed may still arrive.
-_NOT_SENT: Final = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.ProxyError,
-    httpx.LocalProtocolError,
-    httpx.UnsupportedProtocol,
-)
-
-Outcome = httpx.Response | httpx.HTTPError
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One HTTP request to the gateway, before it is sent."""
-
-    method: str
-    endpoint: str
-    json: Any = None
-    params: Any = None
-    headers: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def may_be_repeated(self) -> bool:
-        """Whether sending it twice does no more than sending it once."""
-        return self.method.upper() in _IDEMPOTENT
 
 
 @cache
 def ssl_context() -> ssl.SSLContext:
     """Return the process's one TLS context: reading the certificate store takes tens of milliseconds."""
     return httpx.create_ssl_context()
-
-
-def backoff(attempt: int, randomness: Callable[[], float] = random.random) -> float:
-    """Return the seconds to wait after failed attempt number ``attempt`` (from 0): 1 s, doubling, ±25 %."""
-    return min(30.0, 2.0**attempt * (0.75 + 0.5 * randomness()))
-
-
-class Attempts:
-    """Decides what follows an outcome. The only thing that sync and async do not share is the waiting."""
-
-    def __init__(
-        self, call: Call, settings: Settings, *, max_wait: float, randomness: Callable[[], float]
-    ) -> None:
-        self._call = call
-        self._settings = settings
-        self._left = max_wait
-        self._randomness = randomness
-        self._sent = 0
-
-    @property
-    def patience(self) -> float:
-        """Seconds that this call may still wait."""
-        return self._left
-
-    def next_delay(self, outcome: Outcome) -> float:
-        """Return the seconds to wait before sending again after an outcome that is no success.
-
-        :raises AisaError: sending again is useless, could pay twice, or would take too long.
-        """
-        error = self._read(outcome)
-        self._sent += 1
-        if not isinstance(error, RateLimited | GatewayFailed):
-            raise error
-        delay = backoff(self._sent - 1, self._randomness)
-        if error.retry_after is not None:
-            delay = max(error.retry_after, 0.0)
-        if self._sent > self._settings.max_retries or delay > self._left:
-            raise error
-        self._left -= delay
-        return delay
-
-    def _read(self, outcome: Outcome) -> AisaError:
-        if isinstance(outcome, httpx.Response):
-            return read_error(outcome, api_key=self._settings.api_key)
-        where = urlsplit(self._settings.base_url).netloc
-        what = type(outcome).__name__  # Not its text, which a proxy or a peer may have written.
-        if isinstance(outcome, _NOT_SENT):
-            return GatewayFailed(
-                f"AIsa at {where} could not be reached ({what}); nothing was sent. Check the host of "
-                f"connection {self._settings.conn_id!r}, the network and the proxy, then try again."
-            )
-        if self._call.may_be_repeated:
-            return GatewayFailed(f"AIsa at {where} did not answer ({what}). Try again.")
-        return OutcomeUnknown(
-            f"the request was sent to {where} and no response came back ({what}): what it asked for may have "
-            "been done and billed. Look at the usage page of the AIsa console before paying again."
-        )
 
 
 class AisaClient:
@@ -150,6 +59,7 @@ class AisaClient:
         async_transport: httpx.AsyncBaseTransport | None = None,
         max_wait: float = MAX_WAIT,
         sleep: Callable[[float], None] = time.sleep,
+        asleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         randomness: Callable[[], float] = random.random,
     ) -> None:
         self.settings = settings
@@ -158,9 +68,30 @@ class AisaClient:
         self._async_transport = async_transport
         self._max_wait = max_wait
         self._sleep = sleep
+        self._asleep = asleep
         self._randomness = randomness
+        self._opening = threading.Lock()
         self._sync: httpx.Client | None = None
         self._async: httpx.AsyncClient | None = None
+
+    def exchange(self, call: Call) -> Outcome:
+        """Send a call once, with no slot and no second attempt, and return what came of it."""
+        with self._opening:  # Threads share a client.
+            client = self._sync = self._sync or httpx.Client(transport=self._transport, **self._options())
+        try:
+            return client.send(self._build(client, call))
+        except httpx.HTTPError as e:
+            return e
+
+    async def aexchange(self, call: Call) -> Outcome:
+        """Do what :meth:`exchange` does, without blocking the event loop."""
+        if self._async is None:
+            await asyncio.to_thread(ssl_context)
+            self._async = self._async or httpx.AsyncClient(transport=self._async_transport, **self._options())
+        try:
+            return await self._async.send(self._build(self._async, call))
+        except httpx.HTTPError as e:
+            return e
 
     def generate(self, request: ImageRequest) -> GenerationResponse:
         """Send one billable request and read its response.
@@ -169,11 +100,11 @@ class AisaClient:
         :raises RateLimited: the gateway wants a longer wait than this call may take.
         :raises AisaError: the other children, as their names say; nothing was billed.
         """
-        return read_generation(self.send(_generation(request)), model=request.model)
+        return read_generation(self.send(generation(request)), model=request.model)
 
     async def agenerate(self, request: ImageRequest) -> GenerationResponse:
         """Do what :meth:`generate` does, without blocking the event loop."""
-        return read_generation(await self.asend(_generation(request)), model=request.model)
+        return read_generation(await self.asend(generation(request)), model=request.model)
 
     def list_models(self) -> list[str]:
         """Return the ids of the models that the key may use. Free."""
@@ -186,35 +117,28 @@ class AisaClient:
     def send(self, call: Call) -> httpx.Response:
         """Send any call and return its 2xx response; raises as :meth:`generate` does."""
         attempts = self._attempts(call)
-        client = self._sync = self._sync or httpx.Client(transport=self._transport, **self._options())
-        request = self._build(client, call)
         while True:
             with self._pacer.slot(self._sleep, patience=attempts.patience):
-                try:
-                    outcome: Outcome = client.send(request)
-                except httpx.HTTPError as e:
-                    outcome = e
+                outcome = self.exchange(call)
             if (response := self._success(outcome)) is not None:
                 return response
             self._sleep(self._delay(outcome, attempts))
 
-    async def asend(self, call: Call) -> httpx.Response:
-        """Do what :meth:`send` does, without blocking the event loop."""
+    async def asend(
+        self, call: Call, *, exchange: Callable[[Call], Awaitable[Outcome]] | None = None
+    ) -> httpx.Response:
+        """Do what :meth:`send` does, without blocking the event loop.
+
+        :param exchange: sends the call once, while this method paces and decides; by default
+            :meth:`aexchange`. What it raises ends the call.
+        """
         attempts = self._attempts(call)
-        if self._async is None:
-            await asyncio.to_thread(ssl_context)
-            self._async = self._async or httpx.AsyncClient(transport=self._async_transport, **self._options())
-        client = self._async
-        request = self._build(client, call)
         while True:
-            async with self._pacer.aslot(patience=attempts.patience):
-                try:
-                    outcome: Outcome = await client.send(request)
-                except httpx.HTTPError as e:
-                    outcome = e
+            async with self._pacer.aslot(self._asleep, patience=attempts.patience):
+                outcome = await (exchange or self.aexchange)(call)
             if (response := self._success(outcome)) is not None:
                 return response
-            await asyncio.sleep(self._delay(outcome, attempts))
+            await self._asleep(self._delay(outcome, attempts))
 
     def close(self) -> None:
         """Close the connections of the sync calls."""
@@ -297,8 +221,9 @@ class AisaClient:
         }
 
 
-def _generation(request: ImageRequest) -> Call:
-    return Call("POST", IMAGES_ENDPOINT, json=request.payload())
+def generation(request: ImageRequest, *, at_most_once: bool = False) -> Call:
+    """Return the call that generates a request's images."""
+    return Call("POST", IMAGES_ENDPOINT, json=request.payload(), at_most_once=at_most_once)
 
 
 def _model_ids(response: httpx.Response) -> list[str]:

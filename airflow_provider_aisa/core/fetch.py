@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -22,7 +22,8 @@ import httpx
 from httpx_secure import SSRFProtectionError, httpx_ssrf_protection
 
 from airflow_provider_aisa import __version__
-from airflow_provider_aisa.core.client import backoff, ssl_context
+from airflow_provider_aisa.core.attempts import backoff
+from airflow_provider_aisa.core.client import ssl_context
 from airflow_provider_aisa.core.image import ImageInfo, inspect
 from airflow_provider_aisa.core.settings import Settings
 from airflow_provider_aisa.exceptions import ImageLinkExpired, ImageUnavailable, ImageUnusable
@@ -66,10 +67,18 @@ class Fetcher:
     :param max_retries: how often a broken download is tried again; that is free.
     """
 
-    def __init__(self, client: httpx.AsyncClient, *, allow_loopback: bool, max_retries: int) -> None:
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        *,
+        allow_loopback: bool,
+        max_retries: int,
+        asleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._client = client
         self._allow_loopback = allow_loopback
         self._max_retries = max_retries
+        self._asleep = asleep
 
     async def fetch(self, url: str, path: Path) -> FetchedImage:
         """Download a link to a file, trying again when the connection or the file breaks off.
@@ -85,7 +94,7 @@ class Fetcher:
                 except ImageUnavailable as e:
                     if isinstance(e, _Refused) or e.status in _GONE:
                         raise
-                    await asyncio.sleep(backoff(attempt))
+                    await self._asleep(backoff(attempt))
             return await self._fetch_once(url, path)
 
     async def _fetch_once(self, url: str, path: Path) -> FetchedImage:
@@ -121,7 +130,9 @@ class Fetcher:
 
 
 @asynccontextmanager
-async def open_fetcher(settings: Settings) -> AsyncIterator[Fetcher]:
+async def open_fetcher(
+    settings: Settings, *, asleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> AsyncIterator[Fetcher]:
     """Yield a Fetcher for the images of one gateway; use it on the event loop that opened it."""
     await asyncio.to_thread(ssl_context)
     async with httpx.AsyncClient(
@@ -131,7 +142,9 @@ async def open_fetcher(settings: Settings) -> AsyncIterator[Fetcher]:
         proxy=settings.proxy,
     ) as client:
         _protect(client, settings)
-        yield Fetcher(client, allow_loopback=settings.is_loopback, max_retries=settings.max_retries)
+        yield Fetcher(
+            client, allow_loopback=settings.is_loopback, max_retries=settings.max_retries, asleep=asleep
+        )
 
 
 def _protect(client: httpx.AsyncClient, settings: Settings) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO, Final
 
 import imagesize
@@ -17,14 +18,24 @@ _JPEG_END: Final = b"\xff\xd9"
 _TAIL: Final = 4096  # bytes; some encoders pad behind the end marker
 
 
+#: File name endings by content type; the first is the one that new files get.
+SUFFIXES: Final = MappingProxyType(
+    {"image/png": (".png",), "image/jpeg": (".jpg", ".jpeg"), "image/webp": (".webp",)}
+)
+
+
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
     """What an image's header says. Width and height are in pixels, as stored (before any EXIF rotation)."""
 
     content_type: str
-    ext: str
     width: int
     height: int
+
+    @property
+    def ext(self) -> str:
+        """The ending of a new file, without the dot."""
+        return SUFFIXES[self.content_type][0][1:]
 
 
 def inspect(path: Path) -> ImageInfo:
@@ -42,7 +53,7 @@ def inspect(path: Path) -> ImageInfo:
     if width < 1 or height < 1:
         msg = f"the header of the {kind.upper()} gives no width and height"
         raise ImageUnusable(msg)
-    return ImageInfo(f"image/{kind}", "jpg" if kind == "jpeg" else kind, width, height)
+    return ImageInfo(f"image/{kind}", width, height)
 
 
 def _kind(head: bytes) -> str | None:

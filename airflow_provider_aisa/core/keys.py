@@ -10,9 +10,12 @@ from typing import Final, Self
 
 from airflow_provider_aisa.exceptions import InvalidRequest
 
-_PLACEHOLDER = re.compile(r"\{(\w*)\}")
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _PLACEHOLDERS: Final = frozenset({"index", "ext", "sha256"})
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]|^\.+$")
+#: Airflow's own run ids hold ':' and '+' in fixed places only: 'manual__2026-01-01T00:00:00+00:00'.
+_TIME = re.compile(r"T\d\d:\d\d:\d\d(\.\d+)?[+-]\d\d:\d\d")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _LONGEST_KEY: Final = 1024  # bytes of UTF-8: S3's limit
 _IN_A_FOLDER: Final = "{index}.{ext}"
 
@@ -31,7 +34,7 @@ class Owner:
         parts = [self.dag_id, self.run_id, self.task_id]
         if self.map_index >= 0:
             parts.append(str(self.map_index))
-        return "/".join(_safe(part) for part in parts)
+        return "/".join(safe_name(part) for part in parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +45,18 @@ class Target:
     template: str
 
     @classmethod
-    def parse(cls, s3_key: object, s3_bucket: object, *, owner: Owner | None = None) -> Self:
+    def parse(cls, s3_key: object, s3_bucket: object, *, default_folder: str = "") -> Self:
         """Read where an author wants the images.
 
         :param s3_key: a key, a prefix that ends in ``/``, ``s3://bucket/key``, or None for
-            ``seedream/<dag_id>/<run_id>/<task_id>[/<map_index>]/{index}.{ext}``.
+            ``seedream/<default_folder>/{index}.{ext}``.
         :param s3_bucket: a bucket's name, or None.
-        :param owner: what the default key is made of; None while a DAG is parsed, before there is a run.
+        :param default_folder: what the default is made of, such as :meth:`Owner.path`.
         :raises InvalidRequest: a placeholder that nobody fills in, two buckets, or a key that is too long.
         """
         bucket, template = _split(s3_key, _parse_bucket(s3_bucket))
         if template is None:
-            template = f"seedream/{owner.path() if owner else ''}/"
+            template = f"seedream/{default_folder}/"
         if template.endswith("/"):
             template += _IN_A_FOLDER
         for name in _PLACEHOLDER.findall(template):
@@ -66,6 +69,12 @@ class Target:
             msg = f"s3_key {s3_key!r} makes keys of more than {_LONGEST_KEY} bytes: shorten it"
             raise InvalidRequest(msg)
         return target
+
+    @property
+    def folder(self) -> str:
+        """The folder that all images share, with its ``/``; empty for the bucket's root."""
+        folder, slash, _ = self.template.partition("{")[0].rpartition("/")
+        return folder + slash
 
     def key(self, *, index: int, ext: str, sha256: str, several: bool) -> str:
         """Return an image's key; ``-{index}`` is added when several images would share one."""
@@ -80,7 +89,7 @@ class Target:
 def _split(s3_key: object, bucket: str | None) -> tuple[str | None, str | None]:
     if s3_key is None:
         return bucket, None
-    if not isinstance(s3_key, str) or not s3_key.strip():
+    if not isinstance(s3_key, str) or not s3_key.strip() or _SURROGATE.search(s3_key):
         msg = f"s3_key {s3_key!r} is no key: use a key, a prefix that ends in '/', s3://bucket/key, or None"
         raise InvalidRequest(msg)
     if "://" not in s3_key:
@@ -107,10 +116,9 @@ def _parse_bucket(s3_bucket: object) -> str | None:
     return s3_bucket.strip()
 
 
-def _safe(name: str) -> str:
+def safe_name(name: str) -> str:
     """Replace what S3 tools stumble over; a hash keeps names apart that an author chose."""
     safe = _UNSAFE.sub("_", name)
-    # Airflow's own run ids hold ':' and '+', in fixed places: 'manual__2026-01-01T00:00:00+00:00'.
-    if safe == name or not _UNSAFE.search(name.replace(":", "").replace("+", "")):
+    if safe == name or not _UNSAFE.search(_TIME.sub("", name)):
         return safe
     return f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -35,8 +35,8 @@ class MinPixels:
         """Return the smallest allowed size of about the same shape."""
         if self.allows(width, height):
             return width, height
-        wide = _ceil_sqrt(self.pixels * width, height)
-        return wide, -(-self.pixels // wide)
+        high = -(-self.pixels // _ceil_sqrt(self.pixels * width, height))
+        return -(-self.pixels // high), high
 
 
 def _ceil_sqrt(numerator: int, denominator: int) -> int:

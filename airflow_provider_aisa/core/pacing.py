@@ -10,7 +10,7 @@ import hashlib
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final
@@ -91,14 +91,16 @@ class Pacer:
             self._release()
 
     @asynccontextmanager
-    async def aslot(self, *, patience: float) -> AsyncIterator[None]:
+    async def aslot(
+        self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep, *, patience: float
+    ) -> AsyncIterator[None]:
         """Hold a slot while a request is in flight. For event loops."""
         future = self._acquire()
         with self._given_back_on_interruption(future):
             await asyncio.wrap_future(future)
         try:
             for seconds in self._turn(patience):
-                await asyncio.sleep(seconds)
+                await sleep(seconds)
             yield
         finally:
             self._release()

@@ -1,4 +1,4 @@
-"""The path itself: a valid request goes in, stored images come out. Everything paid for is stored first.
+"""The path itself: a job goes in, stored images come out. It begins wherever an earlier attempt stopped.
 
 Errors are raised only after every image that could be fetched is in S3: they say what is there.
 """
@@ -6,52 +6,46 @@ Errors are raised only after every image that could be fetched is in S3: they sa
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import hashlib
 import logging
-import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from decimal import Decimal
-from pathlib import Path
-from typing import Any, Final, Literal
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, TypeVar
 
 from airflow_provider_aisa.core.client import AisaClient
-from airflow_provider_aisa.core.fetch import MAX_IMAGE_BYTES, FetchedImage, Fetcher
-from airflow_provider_aisa.core.image import inspect
-from airflow_provider_aisa.core.keys import Target
-from airflow_provider_aisa.core.request import ImageRequest
-from airflow_provider_aisa.core.response import GeneratedImage, GenerationResponse
+from airflow_provider_aisa.core.fetch import Fetcher, open_fetcher
+from airflow_provider_aisa.core.job import Job
+from airflow_provider_aisa.core.journal import Action, Entry, State, Step, next_step
+from airflow_provider_aisa.core.ledger import EntryChanged, Found, Ledger
+from airflow_provider_aisa.core.purchase import Paid, Purchase
+from airflow_provider_aisa.core.response import GenerationResponse
+from airflow_provider_aisa.core.settings import Settings
 from airflow_provider_aisa.core.storage import Bucket
-from airflow_provider_aisa.exceptions import AisaError, FewerImages, ImageUnavailable, ImageUnusable
+from airflow_provider_aisa.core.transfer import Transfer
+from airflow_provider_aisa.exceptions import (
+    FewerImages,
+    ImageLinkExpired,
+    OutcomeUnknown,
+    StorageFailed,
+)
 
 log = logging.getLogger(__name__)
 
-OnPartial = Literal["fail", "keep"]
-#: Images of one process on their way at once, apart from the requests in flight.
-MAX_TRANSFERS: Final = 8
+T = TypeVar("T")
 
-
-@dataclass(frozen=True, slots=True)
-class StoredImage:
-    """One image in S3. Width and height are in pixels, ``bytes`` is its length, ``sha256`` 64 hex digits."""
-
-    index: int
-    uri: str
-    bucket: str
-    key: str
-    width: int
-    height: int
-    size: str
-    content_type: str
-    bytes: int
-    sha256: str
+#: Seconds between looks at an entry that somebody else has claimed.
+POLL: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationResult:
-    """What a request came to. ``usage`` is the gateway's own, verbatim; ``cost_usd`` None when unpriced."""
+    """What a job came to.
+
+    :param reused: nothing was paid by this attempt.
+    :param cost_usd: what the images cost when they were bought; None when nobody knows their price.
+    :param usage: the gateway's own, verbatim.
+    :param unknown_outcomes: requests that may have been billed without a response being received.
+    :param images: index, uri, bucket, key, width, height, size, content_type, bytes, sha256.
+    """
 
     model: str
     created: int | None
@@ -59,181 +53,186 @@ class GenerationResult:
     reused: bool
     cost_usd: float | None
     usage: Mapping[str, Any]
-    images: tuple[StoredImage, ...]
+    unknown_outcomes: int
+    images: tuple[Mapping[str, Any], ...]
+    journal_uri: str
 
     def to_dict(self) -> dict[str, Any]:
         """Return the value for XCom: small, JSON, and without anything that is secret."""
-        return {**asdict(self), "usage": dict(self.usage), "images": [asdict(image) for image in self.images]}
+        return {**asdict(self), "images": [dict(image) for image in self.images]}
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A request and where its images go.
+async def generate(job: Job, *, settings: Settings, bucket: Bucket) -> GenerationResult:
+    """Do what is left to be done of a job, with clients of its own. Raises as :meth:`Pipeline.run`."""
+    with AisaClient(settings) as client:
+        async with open_fetcher(settings) as fetcher:
+            return await Pipeline(job, client=client, fetcher=fetcher, bucket=bucket).run()
 
-    :param price_usd: per image; None when nobody knows it.
+
+class Pipeline:
+    """The path of one job.
+
+    :param sleep: waits between looks at somebody else's claim, in seconds.
     """
 
-    request: ImageRequest
-    target: Target
-    price_usd: Decimal | None = None
-    on_partial: OnPartial = "fail"
+    def __init__(
+        self,
+        job: Job,
+        *,
+        client: AisaClient,
+        fetcher: Fetcher,
+        bucket: Bucket,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._job = job
+        self._client = client
+        self._ledger = Ledger(bucket, job.journal_key)
+        self._transfer = Transfer(job, fetcher=fetcher, bucket=bucket)
+        self._bucket = bucket
+        self._sleep = sleep
 
-    def cost_of(self, images: int) -> str:
-        """Say what so many images cost, for a message."""
-        if self.price_usd is None:
-            return "an unknown amount"
-        return f"${self.price_usd * images:.3f}"
+    async def run(self) -> GenerationResult:
+        """Do what is left to be done of the job, and return its result.
 
+        :raises FewerImages: the gateway returned fewer images than asked and ``on_partial`` is ``fail``,
+            or it returned none.
+        :raises AisaError: the other children, as their names say.
+        """
+        self._bucket.check_args()
+        found = None if self._job.is_first else await self._load()
+        while True:
+            step = self._next(found)
+            if step.action is Action.WAIT:
+                log.info("Another copy of this task has claimed %s: waiting for it.", self._ledger.uri)
+                await self._sleep(min(step.seconds + 1.0, POLL))
+                found = await self._load()
+                continue
+            if found is not None and step.action is not Action.BUY:
+                try:
+                    return await self._without_paying(found, step)
+                except ImageLinkExpired as e:
+                    if not step.is_anew:
+                        raise
+                    log.warning("Paying anew, as on_existing='regenerate' says: %s", e)
+            try:
+                paid = await self._buy(found, step)
+            except EntryChanged:
+                found = await self._load()
+                continue
+            return await self._finish(paid.entry, paid.etag, reused=False)
 
-async def generate(job: Job, *, client: AisaClient, fetcher: Fetcher, bucket: Bucket) -> GenerationResult:
-    """Generate a job's images and store them.
+    def _next(self, found: Found | None) -> Step:
+        return next_step(
+            found.entry if found else None,
+            attempt=self._job.attempt,
+            fingerprint=self._job.request.fingerprint(),
+            policy=self._job.policy,
+            age=found.age if found else 0.0,
+            uri=self._ledger.uri,
+        )
 
-    :raises FewerImages: the gateway returned fewer images than asked and ``on_partial`` is ``fail``,
-        or it returned none.
-    :raises AisaError: the other children, as their names say.
-    """
-    await asyncio.to_thread(bucket.check)
-    request = job.request
-    log.info(
-        "Sending one billable request: %d image(s) of %s, %s, about %s.",
-        request.n,
-        request.model,
-        request.size,
-        job.cost_of(request.n),
-    )
-    response = await client.agenerate(request)
-    billed = billed_images(response)
-    log.info(
-        "AIsa generated %d image(s) and billed %d (%s), request %s.",
-        len(response.available),
-        billed,
-        job.cost_of(billed),
-        response.request_id,
-    )
-    images = await store_images(job, response, fetcher=fetcher, bucket=bucket)
-    _check_complete(job, response, images)
-    return GenerationResult(
-        model=response.model,
-        created=response.created,
-        request_id=response.request_id,
-        reused=False,
-        cost_usd=None if job.price_usd is None else float(job.price_usd * billed),
-        usage=response.usage,
-        images=images,
-    )
+    async def _load(self) -> Found | None:
+        return await asyncio.to_thread(self._ledger.load)
 
+    async def _without_paying(self, found: Found, step: Step) -> GenerationResult:
+        entry = found.entry
+        if step.action is Action.RETURN:
+            log.info(
+                "Nothing is paid: these images exist already, %s (journal %s).", entry.uris, self._ledger.uri
+            )
+            return self._complete(entry, reused=True)
+        log.info("Nothing is paid: the images of %s are paid for and are fetched now.", self._ledger.uri)
+        return await self._finish(entry, found.etag, reused=True)
 
-def billed_images(response: GenerationResponse) -> int:
-    """Return how many images are on the bill: the gateway's figure, or what it delivered without one."""
-    figure = response.usage.get("generated_images")
-    return figure if isinstance(figure, int) and figure >= 0 else len(response.available)
+    async def _buy(self, found: Found | None, step: Step) -> Paid:
+        job, request = self._job, self._job.request
+        log.info(
+            "Sending a billable request: %d image(s) of %s, %s, about %s. Journal: %s.",
+            request.n,
+            request.model,
+            request.size,
+            job.cost_text(request.n),
+            self._ledger.uri,
+        )
+        if step.unknown_outcomes:
+            log.warning(
+                "%d earlier request(s) for the same images may have been billed without a response.",
+                step.unknown_outcomes,
+            )
+        purchase = Purchase(
+            job,
+            client=self._client,
+            ledger=self._ledger,
+            found=found,
+            unknown_outcomes=step.unknown_outcomes,
+        )
+        try:
+            paid = await purchase.buy()
+        except OutcomeUnknown as e:
+            # The next attempt would not send it either.
+            e.retryable = job.policy.delivery == "at-least-once"
+            raise
+        response = GenerationResponse.from_dict(paid.entry.response or {})
+        log.info(
+            "AIsa billed %d image(s), %s; request %s.",
+            response.billed,
+            job.cost_text(response.billed),
+            response.request_id,
+        )
+        return paid
 
+    async def _finish(self, entry: Entry, etag: str | None, *, reused: bool) -> GenerationResult:
+        """Store the images of a paid entry, and say so in the journal."""
+        response = GenerationResponse.from_dict(entry.response or {})
+        images = await self._transfer.store(response, claim_id=entry.claim.id, is_resumed=reused)
+        stored = replace(entry, state=State.STORED, images=images, response=response.without_links()).noted(
+            f"stored {len(images)} image(s)"
+        )
+        if etag is not None:
+            await self._record_stored(stored, etag)
+        return self._complete(stored, reused=reused)
 
-async def store_images(
-    job: Job, response: GenerationResponse, *, fetcher: Fetcher, bucket: Bucket
-) -> tuple[StoredImage, ...]:
-    """Fetch and upload all images of a response concurrently; raise only after all that can be stored are."""
-    room = asyncio.Semaphore(MAX_TRANSFERS)
-    with tempfile.TemporaryDirectory(prefix="aisa-", ignore_cleanup_errors=True) as folder:
+    async def _record_stored(self, stored: Entry, etag: str) -> None:
+        try:
+            await asyncio.to_thread(self._ledger.write, stored, etag)
+        except EntryChanged:
+            log.info("Another copy of this task has finished %s as well.", self._ledger.uri)
+        except StorageFailed as e:
+            # The images are there; the next attempt would only look at them again.
+            log.warning("The images are stored, but the journal could not be told: %s", e)
 
-        async def store(image: GeneratedImage) -> StoredImage:
-            async with room:
-                return await _store_image(job, image, Path(folder), fetcher=fetcher, bucket=bucket)
+    def _complete(self, entry: Entry, *, reused: bool) -> GenerationResult:
+        """Return the result of a stored entry, or raise when it is not what was asked for."""
+        response = GenerationResponse.from_dict(entry.response or {})
+        self._check_complete(entry, response)
+        return GenerationResult(
+            model=response.model,
+            created=response.created,
+            request_id=response.request_id,
+            reused=reused,
+            cost_usd=entry.cost_usd,
+            usage=response.usage,
+            unknown_outcomes=entry.unknown_outcomes,
+            images=entry.images,
+            journal_uri=self._ledger.uri,
+        )
 
-        outcomes = await asyncio.gather(*map(store, response.available), return_exceptions=True)
-    stored = tuple(outcome for outcome in outcomes if isinstance(outcome, StoredImage))
-    for one in stored:
-        log.info("Stored %s: %s, %s, %d bytes.", one.uri, one.size, one.content_type, one.bytes)
-    for image, outcome in zip(response.available, outcomes, strict=True):
-        if isinstance(outcome, BaseException):
-            raise _with_place(job, image, response, stored, outcome)
-    return stored
-
-
-async def _store_image(
-    job: Job, image: GeneratedImage, folder: Path, *, fetcher: Fetcher, bucket: Bucket
-) -> StoredImage:
-    path = folder / str(image.index)
-    if image.url is not None:
-        fetched = await fetcher.fetch(image.url, path)
-    else:
-        fetched = await asyncio.to_thread(_decode, image.b64_json or "", path)
-    info = fetched.info
-    key = job.target.key(index=image.index, ext=info.ext, sha256=fetched.sha256, several=job.request.n > 1)
-    await asyncio.to_thread(
-        bucket.put_image, path, key=key, content_type=info.content_type, sha256=fetched.sha256
-    )
-    await asyncio.to_thread(path.unlink)
-    return StoredImage(
-        index=image.index,
-        uri=bucket.uri(key),
-        bucket=bucket.name,
-        key=key,
-        width=info.width,
-        height=info.height,
-        size=f"{info.width}x{info.height}",
-        content_type=info.content_type,
-        bytes=fetched.bytes,
-        sha256=fetched.sha256,
-    )
-
-
-def _decode(b64_json: str, path: Path) -> FetchedImage:
-    """Write an image that came inside the response to a file."""
-    if len(b64_json) > MAX_IMAGE_BYTES * 4 // 3 + 4:
-        msg = f"the image is larger than {MAX_IMAGE_BYTES // 1024**2} MiB"
-        raise ImageUnusable(msg)
-    try:
-        content = base64.b64decode(b64_json, validate=True)
-    except binascii.Error:
-        msg = "the response holds broken base64 in place of the image"
-        raise ImageUnusable(msg) from None
-    path.write_bytes(content)
-    return FetchedImage(path, len(content), hashlib.sha256(content).hexdigest(), inspect(path))
-
-
-def _with_place(
-    job: Job,
-    image: GeneratedImage,
-    response: GenerationResponse,
-    stored: tuple[StoredImage, ...],
-    error: BaseException,
-) -> BaseException:
-    """Say which image an error is about, what was paid, and what is safe."""
-    if not isinstance(error, AisaError):
-        return error
-    billed = billed_images(response)
-    step = f" {_NEXT_FOR_IMAGE}" if isinstance(error, ImageUnavailable) else ""
-    msg = (
-        f"image {image.index} of request {response.request_id}: {error}. {billed} image(s) are paid for "
-        f"({job.cost_of(billed)}); stored: {_uris(stored)}.{step}"
-    )
-    return type(error)(msg, status=error.status, code=error.code, request_id=response.request_id)
-
-
-_NEXT_FOR_IMAGE: Final = "Give AIsa's support the request id; asking for it anew is a new purchase."
-
-
-def _check_complete(job: Job, response: GenerationResponse, images: tuple[StoredImage, ...]) -> None:
-    missing = job.request.n - len(images)
-    if missing <= 0:
-        return
-    reasons = [
-        f"image {image.index}: {image.error_code}: {image.error_message}" for image in response.refused
-    ]
-    billed = billed_images(response)
-    what = (
-        f"AIsa returned {len(images)} of {job.request.n} image(s) for request {response.request_id}"
-        f"{f' ({chr(59).join(reasons)})' if reasons else ''}; {billed} are paid for ({job.cost_of(billed)}). "
-        f"Stored: {_uris(images)}."
-    )
-    if images and job.on_partial == "keep":
-        log.warning("%s Kept, as on_partial='keep' says.", what)
-        return
-    step = "Set on_partial='keep' to accept fewer." if images else "Change the prompt, or try again."
-    msg = f"{what} {step}"
-    raise FewerImages(msg, status=200, request_id=response.request_id)
-
-
-def _uris(images: tuple[StoredImage, ...]) -> str:
-    return ", ".join(image.uri for image in images) or "none"
+    def _check_complete(self, entry: Entry, response: GenerationResponse) -> None:
+        asked, got = self._job.request.n, len(entry.images)
+        if got >= asked:
+            return
+        reasons = "; ".join(f"image {i.index}: {i.error_code}: {i.error_message}" for i in response.refused)
+        what = (
+            f"AIsa returned {got} of {asked} image(s) for request {response.request_id}"
+            f"{f' ({reasons})' if reasons else ''}; {response.billed} are paid for "
+            f"({self._job.cost_text(response.billed)}). Stored: {entry.uris}."
+        )
+        if got and self._job.on_partial == "keep":
+            log.warning("%s Kept, as on_partial='keep' says.", what)
+            return
+        step = "Set on_partial='keep' to accept fewer, or clear" if got else "Change the prompt, or clear"
+        raise FewerImages(
+            f"{what} {step} the task with on_existing='regenerate' to pay for all anew.",
+            status=200,
+            request_id=response.request_id,
+        )

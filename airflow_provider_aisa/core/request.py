@@ -21,7 +21,8 @@ from airflow_provider_aisa.core.models import (
 )
 from airflow_provider_aisa.exceptions import InvalidRequest, ModelNotRouted, OverBudget
 
-_SIZE = re.compile(r"([1-9][0-9]*)[xX]([1-9][0-9]*)")
+_SUMMARY = 200
+_SIZE = re.compile(r"([1-9][0-9]{0,8})[xX]([1-9][0-9]{0,8})")
 _DIGITS = re.compile(r"[1-9][0-9]{0,5}")
 _ON_ROUTE = ", ".join(name for name, spec in MODELS.items() if spec.route is Route.IMAGES)
 
@@ -67,6 +68,10 @@ class ImageRequest:
     def payload(self) -> dict[str, Any]:
         """Return the JSON body of the POST."""
         return {"model": self.model, "prompt": self.prompt, "n": self.n, "size": self.size}
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a person needs to recognise the request: its prompt is cut after 200 characters."""
+        return {**self.payload(), "prompt": self.prompt[:_SUMMARY]}
 
     def fingerprint(self) -> str:
         """Return the SHA-256 (64 hex digits) of everything that decides what is generated and billed."""
@@ -141,7 +146,8 @@ def _nearest(size: object, spec: ModelSpec | None) -> str:
     text = unicodedata.normalize("NFKC", str(size)).strip()
     if thousands := re.fullmatch(r"([1-8])[kK]", text):
         text = str(int(thousands[1]) * 1024)
-    numbers = [int(digits) for digits in re.findall(r"[0-9]+", text)]
+    # Short ones only: Python refuses to turn thousands of digits into a number.
+    numbers = [int(digits[:9]) for digits in re.findall(r"[0-9]+", text)]
     if len(numbers) not in {1, 2} or not all(1 <= number <= 99_999 for number in numbers):
         return DEFAULT_SIZE
     width, height = numbers[0], numbers[-1]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
 from airflow_provider_aisa.exceptions import (
@@ -36,7 +36,6 @@ _LONGEST_MESSAGE: Final = 500
 _BY_CODE: Final[dict[str, type[AisaError]]] = {
     "content_policy_violation": ContentRefused,
     "quota_exceeded": QuotaExceeded,
-    "openai_error": ModelNotRouted,
 }
 _BY_STATUS: Final[dict[int, type[AisaError]]] = {401: KeyRefused, 403: KeyRefused, 429: RateLimited}
 
@@ -92,18 +91,40 @@ class GenerationResponse:
         """The entries that are errors."""
         return tuple(image for image in self.images if not image.is_image)
 
+    @property
+    def billed(self) -> int:
+        """Images on the bill: the gateway's figure, or without one, what it delivered."""
+        figure = self.usage.get("generated_images")
+        return figure if isinstance(figure, int) and figure >= 0 else len(self.available)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON for the journal, links included: without them a paid image is lost."""
+        return {**asdict(self), "usage": dict(self.usage), "images": [asdict(image) for image in self.images]}
+
+    def without_links(self) -> dict[str, Any]:
+        """Return JSON for the journal once every image is stored."""
+        refused = [asdict(image) for image in self.refused]
+        return {**self.to_dict(), "images": refused}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+        """Rebuild a response from the journal."""
+        images = tuple(GeneratedImage(**image) for image in document["images"])
+        return cls(**{**document, "images": images})
+
 
 def read_generation(response: httpx.Response, *, model: str) -> GenerationResponse:
     """Read a 2xx answer; raise OutcomeUnknown when it is not the JSON that a billed request returns."""
     body = _json(response)
     data = body.get("data") if isinstance(body, dict) else None
+    request_id = _request_id(response, body if isinstance(body, dict) else {})
     if not isinstance(body, dict) or not isinstance(data, list):
         msg = (
             f"AIsa answered {response.status_code} with {_describe(response)} instead of a list of images"
-            f"{_request_note(response, None)}. The images may have been billed; a proxy in between may have "
+            f"{_request_note(request_id)}. The images may have been billed; a proxy in between may have "
             "replaced the response. Look at the usage page of the AIsa console before paying again."
         )
-        raise OutcomeUnknown(msg, status=response.status_code, request_id=_request_id(response, None))
+        raise OutcomeUnknown(msg, status=response.status_code, request_id=request_id)
     usage = body.get("usage")
     created = body.get("created")
     return GenerationResponse(
@@ -111,7 +132,7 @@ def read_generation(response: httpx.Response, *, model: str) -> GenerationRespon
         created=created if isinstance(created, int) else None,
         images=tuple(_read_entry(index, entry) for index, entry in enumerate(data)),
         usage=usage if isinstance(usage, dict) else {},
-        request_id=_request_id(response, body),
+        request_id=request_id,
     )
 
 
@@ -124,7 +145,9 @@ def _read_entry(index: int, entry: object) -> GeneratedImage:
         error = entry.get("error")
         if isinstance(error, dict):
             return GeneratedImage(
-                index, error_code=str(error.get("code")), error_message=_clean(str(error.get("message")))
+                index,
+                error_code=_clean(str(error.get("code") or "no code")),
+                error_message=_clean(str(error.get("message") or "no message")),
             )
     return GeneratedImage(index, error_code="empty_entry", error_message="neither a link nor an image")
 
@@ -134,13 +157,18 @@ def read_error(response: httpx.Response, *, api_key: str) -> AisaError:
     body = _json(response)
     detail = body.get("error") if isinstance(body, dict) else None
     detail = detail if isinstance(detail, dict) else {}
-    code = str(detail["code"]) if detail.get("code") else None
+
+    def without_key(text: object) -> str:
+        return _clean(str(text).replace(api_key, "***"))
+
+    code = without_key(detail["code"]) if detail.get("code") else None
     kind = _error_class(response.status_code, code)
-    said = _clean(str(detail.get("message") or _describe(response)).replace(api_key, "***"))
+    said = without_key(detail.get("message") or _describe(response))
     request_id = _request_id(response, detail)
+    request_id = without_key(request_id) if request_id else None
     msg = (
         f"AIsa answered {response.status_code}{f' {code}' if code else ''}: {said}"
-        f"{_request_note(response, detail)}. {_NEXT_STEP[kind]}"
+        f"{_request_note(request_id)}. {_NEXT_STEP[kind]}"
     )
     return kind(
         msg,
@@ -151,11 +179,20 @@ def read_error(response: httpx.Response, *, api_key: str) -> AisaError:
     )
 
 
+def read_code(response: httpx.Response) -> str | None:
+    """Return the gateway's error code, or None in a body that has none."""
+    body = _json(response)
+    detail = body.get("error") if isinstance(body, dict) else None
+    return str(detail["code"]) if isinstance(detail, dict) and detail.get("code") else None
+
+
 def _error_class(status: int, code: str | None) -> type[AisaError]:
     if status >= 500:
         return GatewayFailed
     if status < 400:
         return InvalidConnection
+    if status == 404 and code == "openai_error":
+        return ModelNotRouted
     return _BY_CODE.get(code or "") or _BY_STATUS.get(status, InvalidRequest)
 
 
@@ -175,30 +212,36 @@ def read_retry_after(response: httpx.Response) -> float | None:
 def _json(response: httpx.Response) -> object:
     try:
         return response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
-def _request_id(response: httpx.Response, body: Mapping[str, Any] | None) -> str | None:
-    value = (body or {}).get("request_id") or response.headers.get("x-request-id")
-    return str(value) if value else None
+def _request_id(response: httpx.Response, body: Mapping[str, Any]) -> str | None:
+    value = body.get("request_id") or response.headers.get("x-request-id")
+    return _clean(str(value)) if value else None
 
 
-def _request_note(response: httpx.Response, body: Mapping[str, Any] | None) -> str:
-    request_id = _request_id(response, body)
+def _request_note(request_id: str | None) -> str:
     return f" (request {request_id})" if request_id else ""
 
 
 def _describe(response: httpx.Response) -> str:
     """Say what kind of body came, for people who have to find the proxy that sent it."""
     if 300 <= response.status_code < 400:
-        return f"a redirect to {urlsplit(response.headers.get('location', '')).netloc or 'nowhere'}"
+        return f"a redirect to {_host(response.headers.get('location', ''))}"
     if not response.content:
         return "an empty body"
     if title := re.search(r"<title[^>]*>([^<]{1,200})", response.text, re.IGNORECASE):
-        return f"an HTML page titled {title[1].strip()!r}"
-    kind = response.headers.get("content-type", "").partition(";")[0] or "no content type"
+        return f"an HTML page titled {_clean(title[1])!r}"
+    kind = _clean(response.headers.get("content-type", "").partition(";")[0]) or "no content type"
     return f"{len(response.content)} bytes of {kind} that are not the expected JSON"
+
+
+def _host(url: str) -> str:
+    try:
+        return _clean(urlsplit(url).hostname or "") or "nowhere"
+    except ValueError:
+        return "something that is no URL"
 
 
 def _clean(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
@@ -17,6 +18,8 @@ DEFAULT_BASE_URL: Final = "https://api.aisa.one/v1"
 DEFAULT_TIMEOUT: Final = 300.0
 DEFAULT_MAX_RETRIES: Final = 4
 DEFAULT_MAX_CONCURRENCY: Final = 5  # the free tier's limit
+_LONGEST_TIMEOUT: Final = 86_400  # seconds; the operating system refuses what it cannot count
+_LARGEST: Final = 10**9  # '1e999999999' is a number, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class Settings:
         """Check every field; raise InvalidConnection naming the connection and the field."""
         if not api_key or not api_key.strip():
             raise _problem(conn_id, "password", "is empty", "put the AIsa API key there")
-        if not api_key.strip().isascii() or any(character.isspace() for character in api_key.strip()):
+        if not re.fullmatch(r"[!-~]+", api_key.strip()):
             # Not shown: this is the key itself.
             raise _problem(conn_id, "password", "has characters that no API key has", "copy the key again")
         values = {
@@ -113,13 +116,14 @@ def _number(value: object) -> Decimal | None:
         number = Decimal(str(value).strip())
     except InvalidOperation:
         return None
-    return number if number.is_finite() else None
+    return number if number.is_finite() and -_LARGEST <= number <= _LARGEST else None
 
 
 def _seconds(conn_id: str, name: str, value: object) -> float:
     number = _number(value)
-    if number is None or number <= 0:
-        raise _problem(conn_id, f"extra {name!r}", f"is {value!r}", "use a number of seconds above 0")
+    if number is None or not 0 < number <= _LONGEST_TIMEOUT:
+        fix = f"use a number of seconds above 0, at most {_LONGEST_TIMEOUT}"
+        raise _problem(conn_id, f"extra {name!r}", f"is {value!r}", fix)
     return float(number)
 
 
@@ -136,11 +140,8 @@ def _whole(minimum: int) -> Callable[[str, str, object], int]:
 def _proxy(conn_id: str, name: str, value: object) -> str:
     # The value is not shown: proxies carry passwords.
     try:
-        is_url = (
-            isinstance(value, str)
-            and urlsplit(value).scheme in {"http", "https"}
-            and urlsplit(value).hostname
-        )
+        url = urlsplit(value) if isinstance(value, str) else urlsplit("")
+        is_url = url.scheme in {"http", "https"} and url.hostname and url.port != 0
     except ValueError:
         is_url = False
     if not is_url:

@@ -1,4 +1,4 @@
-"""One bucket, through the boto3 client of S3Hook. An image is stored whole or not at all: one PUT each.
+"""One bucket, through the boto3 client of S3Hook. An object is stored whole or not at all: one PUT each.
 
 Everything here blocks: on an event loop, call it from a thread.
 """
@@ -6,16 +6,21 @@ Everything here blocks: on an event loop, call it from a thread.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
 from airflow_provider_aisa.exceptions import InvalidRequest, StorageFailed
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+T = TypeVar("T")
 
 #: Arguments of PutObject that this package sets, or that would make an upload depend on what is there.
 OWN_ARGS: Final = frozenset(
@@ -25,7 +30,49 @@ OWN_ARGS: Final = frozenset(
         "ChecksumCRC64NVME", "WriteOffsetBytes",
     }
 )  # fmt: skip
+#: Arguments of PutObject that an object with the same protection as the images needs too.
+_JOURNAL_ARGS: Final = frozenset(
+    {
+        "ServerSideEncryption",
+        "SSEKMSKeyId",
+        "SSEKMSEncryptionContext",
+        "BucketKeyEnabled",
+        "ExpectedBucketOwner",
+    }
+)
 _METADATA_VALUE: Final = 250  # characters; S3 allows 2 KB for all of an object's user metadata
+_PERMISSIONS: Final = (
+    "allow the AWS connection s3:GetObject, s3:PutObject and s3:DeleteObject there, and s3:ListBucket"
+)
+_NEXT: Final = {
+    "404": "create the bucket, or correct s3_bucket",
+    "NoSuchBucket": "create the bucket, or correct s3_bucket",
+    "403": _PERMISSIONS,
+    "AccessDenied": _PERMISSIONS,
+    "301": "set the bucket's region_name in the AWS connection",
+    "PermanentRedirect": "set the bucket's region_name in the AWS connection",
+}
+
+
+class ConditionFailed(Exception):
+    """A conditional write found another object than it expected (412)."""
+
+
+class ConditionConflict(Exception):
+    """Another conditional write of the same object is under way (409): try again."""
+
+
+class ConditionUnsupported(Exception):
+    """The store does not know conditional writes (501)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """A small object as it was read. ``age`` is in seconds, by the store's own clock where it tells."""
+
+    body: bytes
+    etag: str
+    age: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,70 +81,90 @@ class Bucket:
 
     :param client: a boto3 S3 client; it is shared between threads.
     :param extra_args: further arguments of PutObject: encryption, storage class, ACL, tags.
-    :param metadata: user metadata of every image.
     """
 
     client: S3Client
     name: str
     extra_args: Mapping[str, Any] = field(default_factory=dict)
-    metadata: Mapping[str, str] = field(default_factory=dict)
 
-    def check(self) -> None:
-        """Find out before anything is paid what would stop an upload after it.
+    def check_args(self) -> None:
+        """Raise InvalidRequest when ``extra_args`` has what PutObject does not have. Sends nothing."""
+        from botocore.validate import ParamValidator
 
-        One request. A missing bucket raises StorageFailed, arguments that PutObject does not have raise
-        InvalidRequest. A key that may not list (403) may still write, so it passes.
-        """
-        self._check_args()
-        from botocore.exceptions import BotoCoreError, ClientError
+        shape = self.client.meta.service_model.operation_model("PutObject").input_shape
+        arguments = {**self.extra_args, "Bucket": self.name, "Key": "key"}
+        report = ParamValidator().validate(arguments, shape) if shape else None
+        if report is not None and report.has_errors():
+            raise InvalidRequest(
+                f"s3_extra_args are not arguments of S3's PutObject: {report.generate_report()}"
+            )
 
-        try:
-            self.client.head_bucket(Bucket=self.name)
-        except ClientError as e:
-            status = e.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-            if status != 403:
-                raise _failed(f"bucket {self.name!r} cannot be used", e) from None
-        except BotoCoreError as e:
-            raise _failed(f"bucket {self.name!r} cannot be reached", e) from None
-
-    def put_image(self, path: Path, *, key: str, content_type: str, sha256: str) -> None:
+    def put_image(
+        self, path: Path, *, key: str, content_type: str, sha256: str, metadata: Mapping[str, str]
+    ) -> None:
         """Upload a file in one PUT, which S3 refuses unless its SHA-256 (64 hex digits) is right.
 
         :raises StorageFailed: with the bucket, the key and S3's code.
         """
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        arguments = self._arguments(key, content_type, sha256)
-        try:
-            with path.open("rb") as body:
-                self.client.put_object(**arguments, Body=body)
-        except (ClientError, BotoCoreError) as e:
-            raise _failed(f"s3://{self.name}/{key} could not be written", e) from None
-
-    def uri(self, key: str) -> str:
-        """Return ``s3://bucket/key``."""
-        return f"s3://{self.name}/{key}"
-
-    def _arguments(self, key: str, content_type: str, sha256: str) -> dict[str, Any]:
-        own = {name: _header_safe(value) for name, value in self.metadata.items()}
-        return {
+        own = {name: _header_safe(value) for name, value in metadata.items()}
+        arguments = {
             **self.extra_args,
-            "Bucket": self.name,
-            "Key": key,
             "ContentType": content_type,
             "ChecksumSHA256": base64.b64encode(bytes.fromhex(sha256)).decode(),
             "Metadata": {**self.extra_args.get("Metadata", {}), **own},
         }
+        with path.open("rb") as body, _reported(f"{self.uri(key)} could not be written"):
+            self.client.put_object(Bucket=self.name, Key=key, Body=body, **arguments)
 
-    def _check_args(self) -> None:
-        from botocore.validate import ParamValidator
+    def head_image(self, key: str) -> Mapping[str, Any] | None:
+        """Return what S3 says of an object (``Metadata``, ``ContentType``, ``ContentLength``), or None."""
+        with _reported(f"{self.uri(key)} could not be looked at"):
+            return _none_if_missing(lambda: self.client.head_object(Bucket=self.name, Key=key))
 
-        shape = self.client.meta.service_model.operation_model("PutObject").input_shape
-        arguments = self._arguments("key", "image/png", "0" * 64)
-        report = ParamValidator().validate(arguments, shape) if shape else None
-        if report is not None and report.has_errors():
-            msg = f"s3_extra_args are not arguments of S3's PutObject: {report.generate_report()}"
-            raise InvalidRequest(msg)
+    def read(self, key: str) -> StoredObject | None:
+        """Read a small object; None means that S3 says for certain that there is none.
+
+        :raises StorageFailed: anything else, a missing bucket included.
+        """
+
+        def get() -> StoredObject:
+            found = self.client.get_object(Bucket=self.name, Key=key)
+            headers = found["ResponseMetadata"]["HTTPHeaders"]
+            return StoredObject(
+                found["Body"].read(),
+                found["ETag"].strip('"'),
+                _age(found["LastModified"], headers.get("date")),
+            )
+
+        with _reported(f"{self.uri(key)} could not be read"):
+            return _none_if_missing(get)
+
+    def write(self, key: str, body: bytes, *, only_if: str | None, is_conditional: bool = True) -> str:
+        """Write a small JSON object and return its ETag.
+
+        :param only_if: the ETag that the object must still have; None for an object that must not exist.
+        :raises ConditionFailed: the object is another one.
+        :raises ConditionConflict: somebody else is writing it now.
+        :raises ConditionUnsupported: the store knows no conditions.
+        :raises StorageFailed: anything else.
+        """
+        arguments = {name: value for name, value in self.extra_args.items() if name in _JOURNAL_ARGS}
+        if is_conditional:
+            arguments |= {"IfNoneMatch": "*"} if only_if is None else {"IfMatch": only_if}
+        with _reported(f"{self.uri(key)} could not be written"):
+            written = self.client.put_object(
+                Bucket=self.name, Key=key, Body=body, ContentType="application/json", **arguments
+            )
+        return written["ETag"].strip('"')
+
+    def delete(self, key: str, *, only_if: str) -> None:
+        """Delete an object that still has this ETag; another one is left alone."""
+        with _reported(f"{self.uri(key)} could not be deleted"):
+            self.client.delete_object(Bucket=self.name, Key=key, IfMatch=only_if)
+
+    def uri(self, key: str) -> str:
+        """Return ``s3://bucket/key``."""
+        return f"s3://{self.name}/{key}"
 
 
 def check_extra_args(extra_args: object) -> None:
@@ -105,29 +172,55 @@ def check_extra_args(extra_args: object) -> None:
     if extra_args is None:
         return
     if not isinstance(extra_args, Mapping):
-        msg = f"s3_extra_args is a {type(extra_args).__name__}: use a dict of PutObject's arguments"
-        raise InvalidRequest(msg)
+        raise InvalidRequest(
+            f"s3_extra_args is a {type(extra_args).__name__}: use a dict of PutObject's arguments"
+        )
     if taken := sorted(OWN_ARGS & set(extra_args)):
-        msg = f"s3_extra_args may not set {', '.join(taken)}: the upload decides that from the image"
-        raise InvalidRequest(msg)
+        raise InvalidRequest(f"s3_extra_args may not set {', '.join(taken)}: the image decides that")
     if not isinstance(extra_args.get("Metadata", {}), Mapping):
-        msg = "s3_extra_args['Metadata'] is no dict: use a dict of strings"
-        raise InvalidRequest(msg)
+        raise InvalidRequest("s3_extra_args['Metadata'] is no dict: use a dict of strings")
 
 
-def _failed(what: str, error: Exception) -> StorageFailed:
-    response = getattr(error, "response", {})
-    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    code = str(response.get("Error", {}).get("Code") or type(error).__name__)
-    step = {
-        "404": "create the bucket, or correct s3_bucket",
-        "NoSuchBucket": "create the bucket, or correct s3_bucket",
-        "403": "allow the AWS connection s3:PutObject there",
-        "AccessDenied": "allow the AWS connection s3:PutObject there",
-        "301": "set the bucket's region_name in the AWS connection",
-        "PermanentRedirect": "set the bucket's region_name in the AWS connection",
-    }.get(code, "check the AWS connection, its endpoint and its credentials")
-    return StorageFailed(f"{what}: S3 says {code}. Next: {step}.", status=status, code=code)
+def _none_if_missing(call: Callable[[], T]) -> T | None:
+    from botocore.exceptions import ClientError
+
+    try:
+        return call()
+    except ClientError as e:
+        # A missing bucket is a 404 too. HEAD has no body to tell them apart, but follows a successful GET.
+        if e.response.get("Error", {}).get("Code") in {"NoSuchKey", "404"}:
+            return None
+        raise
+
+
+@contextmanager
+def _reported(what: str) -> Iterator[None]:
+    """Turn botocore's errors into this package's, with the next step in the message."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except BotoCoreError as e:
+        raise StorageFailed(
+            f"{what}: {type(e).__name__}. Next: check the AWS connection, its endpoint and its credentials."
+        ) from None
+    except ClientError as e:
+        status = e.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        code = str(e.response.get("Error", {}).get("Code") or status)
+        if status == 412:
+            raise ConditionFailed from None
+        if status == 409:
+            raise ConditionConflict from None
+        if status == 501 or code == "NotImplemented":
+            raise ConditionUnsupported from None
+        step = _NEXT.get(code, "check the AWS connection, its endpoint and its credentials")
+        raise StorageFailed(f"{what}: S3 says {code}. Next: {step}.", status=status, code=code) from None
+
+
+def _age(modified: datetime, date: str | None) -> float:
+    """Return seconds since an object was written: both moments are the store's, so clocks need not agree."""
+    now = parsedate_to_datetime(date) if date else datetime.now(UTC)
+    return max(0.0, (now - modified).total_seconds())
 
 
 def _header_safe(value: str) -> str:

@@ -62,6 +62,8 @@ class AisaHook(BaseHook):
             connection = self.get_connection(self.aisa_conn_id)
         except AirflowNotFoundException:
             self._raise_missing()
+        if connection.password:
+            mask_secret(connection.password)
         return self._read(connection, connection.extra_dejson)
 
     async def aget_settings(self) -> Settings:
@@ -76,6 +78,7 @@ class AisaHook(BaseHook):
                 connection = await get_async_connection(self.aisa_conn_id)
             except AirflowNotFoundException:
                 self._raise_missing()
+            # Not masked here: that would ask the supervisor from the event loop. Airflow's lookup masks it.
             self.__dict__["settings"] = self._read(connection, await get_async_extra_dejson(connection))
         return self.settings
 
@@ -132,7 +135,7 @@ class AisaHook(BaseHook):
             (``"/v1beta/models/…"``). Another host is refused: the key goes nowhere else.
         :raises AisaError: as for :meth:`generate_images`.
         """
-        from airflow_provider_aisa.core.client import Call
+        from airflow_provider_aisa.core.attempts import Call
 
         call = Call(method, endpoint, json=json, params=params, headers=dict(headers or {}))
         with self.get_conn() as client:
@@ -148,7 +151,7 @@ class AisaHook(BaseHook):
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         """Do what :meth:`request` does, without blocking the event loop."""
-        from airflow_provider_aisa.core.client import Call
+        from airflow_provider_aisa.core.attempts import Call
 
         call = Call(method, endpoint, json=json, params=params, headers=dict(headers or {}))
         await self.aget_settings()
@@ -201,8 +204,6 @@ class AisaHook(BaseHook):
         return {name: widget(field) for name, field in CONNECTION_FIELDS.items()}
 
     def _read(self, connection: Connection, extras: Mapping[str, Any]) -> Settings:
-        if connection.password:
-            mask_secret(connection.password)
         if names := unknown_extras(extras):
             self.log.warning(
                 "Connection %r has extras that mean nothing to AIsa: %s. Known: %s.",
@@ -224,13 +225,15 @@ class AisaHook(BaseHook):
         ) from None
 
 
-def _host(connection: Connection) -> str | None:
+def _host(connection: Connection) -> str:
     """Return the base URL: the host field, completed by what a connection written as a URI puts elsewhere."""
-    host = connection.host
-    if not host or "://" in host:
+    host = connection.host or ""
+    scheme, _, name = host.rpartition("://")
+    if not name or (scheme and "/" in name):
         return host
     is_scheme = connection.schema in {"http", "https"}
-    scheme = connection.schema if is_scheme else "https"
+    scheme = scheme or (connection.schema if is_scheme else None) or "https"
+    name = f"[{name}]" if name.count(":") > 1 and not name.startswith("[") else name
     port = f":{connection.port}" if connection.port else ""
     path = f"/{connection.schema.lstrip('/')}" if connection.schema and not is_scheme else ""
-    return f"{scheme}://{host}{port}{path}"
+    return f"{scheme}://{name}{port}{path}"

@@ -6,11 +6,15 @@ Literals are checked when the DAG is parsed, templates before anything is paid.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NoReturn, get_args
 
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-from airflow_provider_aisa.core.keys import Owner, Target
+from airflow_provider_aisa.core.job import Job, OnPartial
+from airflow_provider_aisa.core.journal import Attempt, Delivery, OnExisting, Policy
+from airflow_provider_aisa.core.keys import Owner, Target, safe_name
 from airflow_provider_aisa.core.models import DEFAULT_MODEL, DEFAULT_SIZE
 from airflow_provider_aisa.core.request import (
     ImageRequest,
@@ -21,18 +25,16 @@ from airflow_provider_aisa.core.request import (
     parse_size,
 )
 from airflow_provider_aisa.core.storage import Bucket, check_extra_args
-from airflow_provider_aisa.exceptions import InvalidRequest
+from airflow_provider_aisa.exceptions import AisaError, InvalidRequest, error_from_dict
 from airflow_provider_aisa.hooks.aisa import AisaHook
+from airflow_provider_aisa.hooks.storage import open_s3
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_aisa.core.pipeline import GenerationResult, Job
-    from airflow_provider_aisa.core.settings import Settings
-
-OnPartial = Literal["fail", "keep"]
+MAX_IDEMPOTENCY_KEY: Final = 200
 
 
 class SeedreamGenerateOperator(BaseOperator):
@@ -55,10 +57,17 @@ class SeedreamGenerateOperator(BaseOperator):
     :param aisa_conn_id: the AIsa connection.
     :param aws_conn_id: the AWS connection.
     :param max_cost_usd: fail before paying when the request costs more. (templated)
+    :param idempotency_key: pay once per key instead of once per task instance: also across runs and DAGs
+        that use the bucket. (templated)
+    :param on_existing: what to do when an earlier run (not an earlier try) has finished these images:
+        ``reuse`` them, ``regenerate`` and pay anew, or ``fail``. (templated)
+    :param delivery: what to do about a request that may have been billed without its response being
+        received: send it again (``at-least-once``), or fail for good (``at-most-once``).
     :param on_partial: what fewer images than asked do to the task: ``fail`` it, or ``keep`` them.
         Either way the images that came are stored.
-    :return: model, created, request_id, reused, cost_usd, usage (the gateway's own), and images: index,
-        uri, bucket, key, width, height, size, content_type, bytes, sha256.
+    :param deferrable: wait in the triggerer instead of occupying a worker.
+    :return: model, created, request_id, reused, cost_usd, usage (the gateway's own), unknown_outcomes,
+        journal_uri, and images: index, uri, bucket, key, width, height, size, content_type, bytes, sha256.
     """
 
     template_fields: Sequence[str] = (
@@ -68,6 +77,8 @@ class SeedreamGenerateOperator(BaseOperator):
         "model",
         "s3_key",
         "s3_bucket",
+        "idempotency_key",
+        "on_existing",
         "max_cost_usd",
     )
     template_ext: Sequence[str] = ()  # A prompt that ends in .json stays a prompt.
@@ -86,9 +97,18 @@ class SeedreamGenerateOperator(BaseOperator):
         aisa_conn_id: str = AisaHook.default_conn_name,
         aws_conn_id: str | None = "aws_default",
         max_cost_usd: float | str | None = None,
+        idempotency_key: str | None = None,
+        on_existing: OnExisting = "reuse",
+        delivery: Delivery = "at-least-once",
         on_partial: OnPartial = "fail",
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:
+        # Not setdefault: a mapped task passes an explicit None.
+        if AIRFLOW_V_3_3_PLUS and kwargs.get("retry_policy") is None:
+            from airflow_provider_aisa.retry_policy import AisaRetryPolicy
+
+            kwargs["retry_policy"] = AisaRetryPolicy()
         super().__init__(**kwargs)
         self.prompt = prompt
         self.size = size
@@ -100,26 +120,84 @@ class SeedreamGenerateOperator(BaseOperator):
         self.aisa_conn_id = aisa_conn_id
         self.aws_conn_id = aws_conn_id
         self.max_cost_usd = max_cost_usd
+        self.idempotency_key = idempotency_key
+        self.on_existing = on_existing
+        self.delivery = delivery
         self.on_partial = on_partial
+        self.deferrable = deferrable
         self._check_literals()
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Check, pay, store; return what is in S3 and what it cost."""
+        try:
+            return self._execute(context)
+        except AisaError as e:
+            self._fail(e)
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the trigger stored, or raise its error as if it had happened here."""
+        if event["status"] == "error":
+            self._fail(error_from_dict(event["error"]))
+        result: dict[str, Any] = event["result"]
+        return result
+
+    def on_kill(self) -> None:
+        """Say what a person who stops the task has to know; the request itself cannot be called back."""
+        self.log.warning(
+            "Stopped. Whatever was paid for is in the journal, and a later run goes on from there."
+        )
+
+    def _execute(self, context: Context) -> dict[str, Any]:
+        job = self._job(context)
+        settings = AisaHook(self.aisa_conn_id).settings
+        price = job.request.price_usd(settings.prices)
+        job.request.check_budget(self.max_cost_usd, price)
+        if not job.request.is_known_model:
+            self.log.warning("Model %r is not known here: its rules and price cannot be checked.", self.model)
+        client, default_bucket = open_s3(self.aws_conn_id)
+        bucket = Bucket(client, self._bucket_name(job.target, default_bucket), job.s3_extra_args)
+        bucket.check_args()
+        job = replace(job, price_usd=price, target=replace(job.target, bucket=bucket.name))
+        if self.deferrable:
+            self._defer(job)
+
+        from airflow_provider_aisa.core.pipeline import generate
+
+        return asyncio.run(generate(job, settings=settings, bucket=bucket)).to_dict()
+
+    def _job(self, context: Context) -> Job:
+        """Check everything that can be checked without a connection."""
         request = ImageRequest.parse(prompt=self.prompt, size=self.size, n=self.n, model=self.model)
         ti = context["ti"]
-        owner = Owner(ti.dag_id, ti.run_id, ti.task_id, ti.map_index if ti.map_index is not None else -1)
-        target = Target.parse(self.s3_key, self.s3_bucket, owner=owner)
-        settings = AisaHook(self.aisa_conn_id).settings
-        price = request.price_usd(settings.prices)
-        request.check_budget(self.max_cost_usd, price)
-        if not request.is_known_model:
-            self.log.warning("Model %r is not known here: its rules and price cannot be checked.", self.model)
-        bucket = self._open_bucket(target, owner, request.model)
+        owner = Owner(ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index)
+        key = _parse_idempotency_key(self.idempotency_key)
+        folder = owner.path() if key is None else safe_name(key)
+        return Job(
+            request,
+            Target.parse(self.s3_key, self.s3_bucket, default_folder=folder),
+            Attempt(owner, ti.max_tries),
+            policy=Policy(_parse_on_existing(self.on_existing), self.delivery),
+            on_partial=self.on_partial,
+            idempotency_key=key,
+            s3_extra_args=self.s3_extra_args or {},
+            is_first=ti.try_number == 1 and key is None and not self.deferrable,
+        )
 
-        from airflow_provider_aisa.core.pipeline import Job
+    def _defer(self, job: Job) -> NoReturn:
+        from airflow_provider_aisa.triggers.seedream import SeedreamTrigger
 
-        job = Job(request, target, price_usd=price, on_partial=self.on_partial)
-        return asyncio.run(_generate(job, settings, bucket)).to_dict()
+        self.defer(
+            trigger=SeedreamTrigger(
+                job=job.to_dict(), aisa_conn_id=self.aisa_conn_id, aws_conn_id=self.aws_conn_id
+            ),
+            method_name="execute_complete",
+            timeout=self.execution_timeout,
+        )
+
+    def _fail(self, error: AisaError) -> NoReturn:
+        if not AIRFLOW_V_3_3_PLUS and not error.retryable:
+            raise AirflowFailException(str(error)) from error
+        raise error
 
     def _check_literals(self) -> None:
         """Fail the DAG's import when something is wrong that no template can mend."""
@@ -134,40 +212,21 @@ class SeedreamGenerateOperator(BaseOperator):
             parse_max_cost(self.max_cost_usd)
         if _is_literal(self.s3_key) and _is_literal(self.s3_bucket):
             Target.parse(self.s3_key, self.s3_bucket)
+        if _is_literal(self.idempotency_key):
+            _parse_idempotency_key(self.idempotency_key)
+        if _is_literal(self.on_existing):
+            _parse_on_existing(self.on_existing)
+        _check_choice("delivery", self.delivery, get_args(Delivery))
+        _check_choice("on_partial", self.on_partial, get_args(OnPartial))
         check_extra_args(self.s3_extra_args)
-        if self.on_partial not in get_args(OnPartial):
-            raise InvalidRequest(f"on_partial {self.on_partial!r} is unknown: use 'fail' or 'keep'")
 
-    def _open_bucket(self, target: Target, owner: Owner, model: str) -> Bucket:
-        from airflow.providers.amazon.aws.hooks.s3 import S3Hook
-
-        hook = S3Hook(aws_conn_id=self.aws_conn_id)
-        name = target.bucket or hook.service_config.get("bucket_name")
-        if not name:
-            raise InvalidRequest(
-                "no bucket: set s3_bucket, write s3_key as s3://bucket/key, or give the AWS connection "
-                f'{self.aws_conn_id!r} the extra {{"service_config": {{"s3": {{"bucket_name": "…"}}}}}}'
-            )
-        return Bucket(hook.get_conn(), name, self.s3_extra_args or {}, metadata=_metadata(owner, model))
-
-
-async def _generate(job: Job, settings: Settings, bucket: Bucket) -> GenerationResult:
-    from airflow_provider_aisa.core.client import AisaClient
-    from airflow_provider_aisa.core.fetch import open_fetcher
-    from airflow_provider_aisa.core.pipeline import generate
-
-    async with AisaClient(settings) as client, open_fetcher(settings) as fetcher:
-        return await generate(job, client=client, fetcher=fetcher, bucket=bucket)
-
-
-def _metadata(owner: Owner, model: str) -> dict[str, str]:
-    return {
-        "ai-generated": "true",
-        "model": model,
-        "dag-id": owner.dag_id,
-        "task-id": owner.task_id,
-        "run-id": owner.run_id,
-    }
+    def _bucket_name(self, target: Target, default: str | None) -> str:
+        if name := target.bucket or default:
+            return name
+        raise InvalidRequest(
+            "no bucket: set s3_bucket, write s3_key as s3://bucket/key, or give the AWS connection "
+            f'{self.aws_conn_id!r} the extra {{"service_config": {{"s3": {{"bucket_name": "…"}}}}}}'
+        )
 
 
 def _is_literal(value: object) -> bool:
@@ -175,3 +234,24 @@ def _is_literal(value: object) -> bool:
     if isinstance(value, str):
         return not any(mark in value for mark in ("{{", "{%", "{#"))
     return not hasattr(value, "resolve")
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InvalidRequest(f"{name} {value!r} is unknown: use {' or '.join(map(repr, choices))}")
+
+
+def _parse_on_existing(value: OnExisting) -> OnExisting:
+    _check_choice("on_existing", value, get_args(OnExisting))
+    return value
+
+
+def _parse_idempotency_key(value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.strip() or len(value) > MAX_IDEMPOTENCY_KEY:
+        raise InvalidRequest(
+            f"idempotency_key {value!r} is no key: use 1 to {MAX_IDEMPOTENCY_KEY} characters that stand for "
+            "what is bought, such as a SKU, or None. If it is a template, check what it renders to"
+        )
+    return value

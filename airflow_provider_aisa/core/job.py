@@ -1,0 +1,89 @@
+"""All that is needed to do one request, wherever it is done: in a worker, or later in a triggerer.
+
+A job is plain data without a secret, so it can be kept in Airflow's database while a task is deferred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from decimal import Decimal
+from typing import Any, Literal, Self
+
+from airflow_provider_aisa.core.journal import Attempt, Policy, journal_name
+from airflow_provider_aisa.core.keys import Owner, Target
+from airflow_provider_aisa.core.request import ImageRequest
+
+OnPartial = Literal["fail", "keep"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A valid request, where its images go, and what its author wants done about everything else.
+
+    :param target: with its bucket.
+    :param price_usd: per image; None when nobody knows it.
+    :param idempotency_key: the author's own; None for one that belongs to the task instance.
+    :param s3_extra_args: further arguments of PutObject.
+    :param is_first: nobody can have tried before, so the journal need not be asked first.
+    """
+
+    request: ImageRequest
+    target: Target
+    attempt: Attempt
+    price_usd: Decimal | None = None
+    policy: Policy = field(default_factory=Policy)
+    on_partial: OnPartial = "fail"
+    idempotency_key: str | None = None
+    s3_extra_args: Mapping[str, Any] = field(default_factory=dict)
+    is_first: bool = False
+
+    @property
+    def journal_key(self) -> str:
+        """The key of the journal's entry: in ``_aisa/`` next to the images.
+
+        With the author's own key it is in the bucket's root, so that it does not move with the images.
+        """
+        name = journal_name(self.attempt, self.request.fingerprint(), self.idempotency_key)
+        folder = "" if self.idempotency_key is not None else self.target.folder
+        return f"{folder}_aisa/{name}"
+
+    def metadata(self) -> dict[str, str]:
+        """Return the user metadata of each image."""
+        owner = self.attempt.owner
+        return {
+            "ai-generated": "true",
+            "model": self.request.model,
+            "dag-id": owner.dag_id,
+            "task-id": owner.task_id,
+            "run-id": owner.run_id,
+        }
+
+    def cost_usd(self, images: int) -> float | None:
+        """Return what so many images cost; None, never 0, when nobody knows their price."""
+        return None if self.price_usd is None else float(self.price_usd * images)
+
+    def cost_text(self, images: int) -> str:
+        """Say what so many images cost."""
+        return "an unknown amount" if self.price_usd is None else f"${self.price_usd * images:.3f}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON for :meth:`from_dict`."""
+        price = None if self.price_usd is None else str(self.price_usd)
+        return {**asdict(self), "price_usd": price, "s3_extra_args": dict(self.s3_extra_args)}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+        """Rebuild a job from :meth:`to_dict`."""
+        price = document["price_usd"]
+        attempt = document["attempt"]
+        return cls(
+            **{
+                **document,
+                "request": ImageRequest(**document["request"]),
+                "target": Target(**document["target"]),
+                "attempt": Attempt(Owner(**attempt["owner"]), attempt["max_tries"]),
+                "price_usd": None if price is None else Decimal(price),
+                "policy": Policy(**document["policy"]),
+            }
+        )

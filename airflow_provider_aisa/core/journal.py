@@ -1,0 +1,244 @@
+"""The journal of paid requests. A missing object is the only proof that nothing was sent.
+
+One entry belongs to one purchase, and its state says how far that got:
+
+- ``claimed``: somebody is about to send the request, is waiting for its response, or died meanwhile;
+- ``paid``: the response arrived; the entry holds its links until every image is stored;
+- ``stored``: every image is in S3; the entry holds their keys and hashes, and no links.
+
+This module decides and has no clock, no client and no S3: :mod:`.ledger` reads and writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Final, Literal, Self
+
+from airflow_provider_aisa.core.keys import Owner
+from airflow_provider_aisa.exceptions import (
+    AisaError,
+    AlreadyGenerated,
+    InvalidRequest,
+    JournalUnreadable,
+    OutcomeUnknown,
+)
+
+FORMAT: Final = "airflow-provider-aisa journal"
+VERSION: Final = 1
+
+OnExisting = Literal["reuse", "regenerate", "fail"]
+Delivery = Literal["at-least-once", "at-most-once"]
+
+
+class State(StrEnum):
+    """How far a purchase got."""
+
+    CLAIMED = "claimed"
+    PAID = "paid"
+    STORED = "stored"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Who asks: a task instance, and the number by which Airflow tells a retry from a person's Clear.
+
+    A retry keeps ``ti.max_tries``; a Clear raises it.
+    """
+
+    owner: Owner
+    max_tries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to send the request.
+
+    :param lifetime: seconds after which whoever holds it can no longer be waiting for the response.
+    :param ended: its holder saw the request end without a usable response, so nobody need wait for it.
+    """
+
+    id: str
+    lifetime: float
+    ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What an S3 object of the journal says.
+
+    :param unknown_outcomes: requests that were sent and may have been billed without a response.
+    :param response: of a paid request: model, created, request_id, usage, and images with their links.
+    :param images: of a stored one: the images as they are in the task's result.
+    """
+
+    state: State
+    attempt: Attempt
+    fingerprint: str
+    request: Mapping[str, Any]
+    claim: Claim
+    idempotency_key: str | None = None
+    unknown_outcomes: int = 0
+    cost_usd: float | None = None
+    response: Mapping[str, Any] | None = None
+    images: tuple[Mapping[str, Any], ...] = ()
+    #: Of whoever wrote it; a person reads them.
+    history: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> bytes:
+        """Return the object's body: indented, for people."""
+        document = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        return json.dumps(document, indent=1, ensure_ascii=False).encode()
+
+    @classmethod
+    def from_json(cls, body: bytes, *, uri: str) -> Self:
+        """Read an object's body; raise JournalUnreadable when it is damaged, foreign or newer."""
+        advice = "Nothing was sent. Look at the object, and delete it only when no paid images depend on it."
+        try:
+            document = json.loads(body)
+        except ValueError:
+            raise JournalUnreadable(f"journal {uri} is damaged: it is not JSON. {advice}") from None
+        if not isinstance(document, dict) or document.get("format") != FORMAT:
+            raise JournalUnreadable(f"{uri} is not a journal of this package. {advice}")
+        if document.get("version") != VERSION:
+            raise JournalUnreadable(
+                f"journal {uri} has version {document.get('version')!r}; this package reads {VERSION}: "
+                f"upgrade airflow-provider-aisa. Nothing was sent."
+            )
+        try:
+            return cls._from_document(document)
+        except (KeyError, TypeError, ValueError) as e:
+            raise JournalUnreadable(f"journal {uri} is damaged ({type(e).__name__}: {e}). {advice}") from None
+
+    @classmethod
+    def _from_document(cls, document: Mapping[str, Any]) -> Self:
+        state = State(document["state"])
+        attempt = Attempt(Owner(**document["attempt"]["owner"]), int(document["attempt"]["max_tries"]))
+        response = document["response"]
+        if state is State.PAID and not isinstance(response["images"], list):
+            raise TypeError("a paid entry without images")
+        return cls(
+            state=state,
+            attempt=attempt,
+            fingerprint=str(document["fingerprint"]),
+            request=dict(document["request"]),
+            claim=Claim(**document["claim"]),
+            idempotency_key=document["idempotency_key"],
+            unknown_outcomes=int(document["unknown_outcomes"]),
+            cost_usd=document["cost_usd"],
+            response=response,
+            images=tuple(dict(image) for image in document["images"]),
+            history=tuple(map(str, document["history"])),
+        )
+
+    @property
+    def uris(self) -> str:
+        """Where the images are, for a message."""
+        return ", ".join(str(image["uri"]) for image in self.images) or "none"
+
+    def noted(self, event: str) -> Entry:
+        """Return the entry with one more line of history."""
+        return replace(self, history=(*self.history, event)[-50:])
+
+
+def journal_name(attempt: Attempt, fingerprint: str, idempotency_key: str | None) -> str:
+    """Return the object's name: the same in every try of a task instance, or wherever a key is used."""
+    owner = attempt.owner
+    identity: dict[str, Any] = {"idempotency_key": idempotency_key}
+    if idempotency_key is None:
+        identity = {**asdict(owner), "fingerprint": fingerprint}
+    canonical = json.dumps(identity, sort_keys=True, ensure_ascii=False)
+    return f"{hashlib.sha256(canonical.encode()).hexdigest()[:40]}.json"
+
+
+class Action(StrEnum):
+    """What an attempt does next."""
+
+    BUY = "buy"
+    WAIT = "wait"
+    RESUME = "resume"
+    RETURN = "return"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An action, and what goes with it.
+
+    :param unknown_outcomes: of BUY: earlier sends that may have been billed.
+    :param seconds: of WAIT: how long the other's claim holds.
+    :param is_anew: of RESUME: a person has asked for new images, should the paid ones be gone.
+    """
+
+    action: Action
+    unknown_outcomes: int = 0
+    seconds: float = 0.0
+    is_anew: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What an author wants done about earlier purchases."""
+
+    on_existing: OnExisting = "reuse"
+    delivery: Delivery = "at-least-once"
+
+
+def next_step(
+    entry: Entry | None, *, attempt: Attempt, fingerprint: str, policy: Policy, age: float, uri: str
+) -> Step:
+    """Decide what an attempt does about the entry that it found.
+
+    :param entry: None when there is no object.
+    :param age: seconds since the entry was written, by the store's own clock.
+    :raises AlreadyGenerated: ``on_existing`` is ``fail`` and an earlier run has the images.
+    :raises OutcomeUnknown: ``delivery`` is ``at-most-once`` and an earlier request may have been billed.
+    :raises InvalidRequest: the author's idempotency key belongs to another request.
+    """
+    if entry is None:
+        return Step(Action.BUY)
+    is_repeat = entry.attempt == attempt
+    is_anew = not is_repeat and policy.on_existing == "regenerate"
+    if entry.fingerprint != fingerprint and not (is_anew and entry.state is not State.PAID):
+        raise _other_request(entry, uri)
+    if entry.state is State.CLAIMED:
+        return _after_claim(entry, policy=policy, is_anew=is_anew, age=age, uri=uri)
+    if entry.state is State.PAID:
+        return Step(Action.RESUME, is_anew=is_anew)
+    if is_repeat or policy.on_existing == "reuse":
+        return Step(Action.RETURN)
+    if is_anew:
+        return Step(Action.BUY)
+    raise AlreadyGenerated(
+        f"an earlier run has generated these images, and on_existing is 'fail': {entry.uris} "
+        f"(journal {uri}). "
+        "Use on_existing='reuse' to return them, or 'regenerate' to pay for new ones."
+    )
+
+
+def _after_claim(entry: Entry, *, policy: Policy, is_anew: bool, age: float, uri: str) -> Step:
+    claim = entry.claim
+    if not claim.ended and age < claim.lifetime:
+        return Step(Action.WAIT, seconds=claim.lifetime - age)
+    unknown = entry.unknown_outcomes + (0 if claim.ended else 1)
+    if policy.delivery == "at-least-once" or is_anew:
+        return Step(Action.BUY, unknown_outcomes=unknown)
+    raise OutcomeUnknown(
+        f"an earlier request was sent and its response never arrived (journal {uri}): its images may "
+        "have been billed, and delivery is 'at-most-once'. Look at the usage page of the AIsa "
+        "console; to buy anew, clear the task with on_existing='regenerate'. Nothing was sent.",
+        retryable=False,
+    )
+
+
+def _other_request(entry: Entry, uri: str) -> AisaError:
+    if entry.state is State.PAID:
+        step = "Run the earlier request again first, so that its paid images are stored, or use another key."
+    else:
+        step = "Use another key, or on_existing='regenerate' to pay for a new one."
+    return InvalidRequest(
+        f"idempotency_key {entry.idempotency_key!r} belongs to another request: {dict(entry.request)} "
+        f"(journal {uri}). {step} Nothing was sent."
+    )

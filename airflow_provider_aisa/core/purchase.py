@@ -1,0 +1,193 @@
+"""Buying images: claim, send, record. Between the send and the record lies the one window nobody can close.
+
+Each send is one unit in a thread of its own: it claims the journal's entry, sends, and writes down what came
+of it. A cancelled task stops waiting for it, but never interrupts it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final, TypeVar, cast
+
+import httpx
+
+from airflow_provider_aisa.core.attempts import Call, Outcome, may_be_billed
+from airflow_provider_aisa.core.client import AisaClient, generation
+from airflow_provider_aisa.core.job import Job
+from airflow_provider_aisa.core.journal import Claim, Entry, State
+from airflow_provider_aisa.core.ledger import EntryChanged, Found, Ledger
+from airflow_provider_aisa.core.response import GenerationResponse, read_generation
+from airflow_provider_aisa.exceptions import OutcomeUnknown, StorageFailed
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Seconds beyond the request's timeout after which a claim is stale: connecting, and S3 on both sides.
+CLAIM_MARGIN: Final = 60.0
+#: Seconds that a cancelled task waits for a request that is on its way, so that it can be recorded.
+GRACE: Final = 30.0
+
+#: Threads are made as they are needed: the pacer's limits bound how many. Python waits for them at exit.
+_threads = ThreadPoolExecutor(max_workers=1000, thread_name_prefix="aisa-request")
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """A billed response, and the entry that records it."""
+
+    entry: Entry
+    etag: str | None
+
+
+class Purchase:
+    """One request that is to be paid for, and the entry of the journal that it owns while it is sent.
+
+    :param found: the entry that the claim replaces; None when there must be none.
+    :param unknown_outcomes: earlier sends of the same request that may have been billed.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        *,
+        client: AisaClient,
+        ledger: Ledger,
+        found: Found | None,
+        unknown_outcomes: int,
+    ) -> None:
+        self._job = job
+        self._client = client
+        self._ledger = ledger
+        self._unknown = unknown_outcomes
+        self._before = _without_open_claim(found.entry, unknown_outcomes) if found else None
+        self._etag = found.etag if found else None
+        self._paid: Paid | None = None
+
+    async def buy(self) -> Paid:
+        """Send the request until it is answered, and return what is recorded of the response.
+
+        :raises EntryChanged: somebody else has claimed the entry; nothing was sent.
+        :raises AisaError: as :meth:`AisaClient.generate`; the entry says whether anything may be billed.
+        """
+        call = generation(self._job.request, at_most_once=self._job.policy.delivery == "at-most-once")
+        await self._client.asend(call, exchange=self._exchange)
+        return cast("Paid", self._paid)  # Recorded by the exchange whose outcome has just been accepted.
+
+    async def _exchange(self, call: Call) -> Outcome:
+        return await _to_the_end(lambda: self._exchange_once(call), self._ledger.uri)
+
+    def _exchange_once(self, call: Call) -> Outcome:
+        claimed = self._claim()
+        self._etag = self._ledger.write(claimed, self._etag)
+        outcome = self._client.exchange(call)
+        if isinstance(outcome, httpx.Response) and outcome.is_success:
+            self._record(claimed, outcome)
+        elif may_be_billed(outcome):
+            self._end(claimed, "no usable response")
+        else:
+            self._release()
+        return outcome
+
+    def _claim(self) -> Entry:
+        job = self._job
+        claim = Claim(uuid.uuid4().hex, lifetime=self._client.settings.timeout + CLAIM_MARGIN)
+        before = self._before.history if self._before else ()
+        entry = Entry(
+            state=State.CLAIMED,
+            attempt=job.attempt,
+            fingerprint=job.request.fingerprint(),
+            request=job.request.summary(),
+            claim=claim,
+            idempotency_key=job.idempotency_key,
+            unknown_outcomes=self._unknown,
+            history=before,
+        )
+        return entry.noted(f"{_now()} claimed by {job.attempt.owner.path()}, about to send")
+
+    def _record(self, claimed: Entry, outcome: httpx.Response) -> None:
+        """Write down a response before anything else is done with it."""
+        try:
+            response = read_generation(outcome, model=self._job.request.model)
+        except OutcomeUnknown:
+            self._end(claimed, "an unreadable response")
+            raise
+        if not response.available and response.billed == 0:
+            self._release()
+            self._paid = Paid(self._paid_entry(claimed, response), None)
+            return
+        entry = self._paid_entry(claimed, response)
+        try:
+            self._etag = self._ledger.write(entry, self._etag)
+        except EntryChanged:
+            where = self._ledger.keep_surplus(entry)
+            log.warning(
+                "Another copy of this task took over while the request was under way, and may have paid too. "
+                "This response is kept in %s.",
+                where,
+            )
+            raise
+        except StorageFailed as e:
+            # The images can still be saved; without the record only this process can do it.
+            log.warning("The paid response could not be recorded in the journal: %s", e)
+        self._paid = Paid(entry, self._etag)
+
+    def _paid_entry(self, claimed: Entry, response: GenerationResponse) -> Entry:
+        cost = self._job.cost_usd(response.billed)
+        entry = replace(claimed, state=State.PAID, response=response.to_dict(), cost_usd=cost)
+        return entry.noted(f"{_now()} paid: {response.billed} image(s), request {response.request_id}")
+
+    def _end(self, claimed: Entry, what: str) -> None:
+        """Write down that the request ended without images: nobody need wait for it, but it may be billed."""
+        self._unknown += 1
+        ended = replace(
+            claimed, claim=replace(claimed.claim, ended=True), unknown_outcomes=self._unknown
+        ).noted(f"{_now()} {what}: it may have been billed")
+        self._put_back(ended)
+
+    def _release(self) -> None:
+        """Make the entry what it was before the claim: this request cannot have been billed."""
+        self._put_back(self._before)
+
+    def _put_back(self, entry: Entry | None) -> None:
+        try:
+            if entry is not None:
+                self._etag = self._ledger.write(entry, self._etag)
+            elif self._etag is not None:
+                self._ledger.release(self._etag)
+                self._etag = None
+            self._before = entry
+        except (EntryChanged, StorageFailed) as e:
+            # Then the claim stands until it is stale, and counts as a request that may have been billed.
+            log.warning("The claim in %s could not be given back: %s", self._ledger.uri, e)
+
+
+def _without_open_claim(entry: Entry, unknown_outcomes: int) -> Entry:
+    """Return what is put back when a claim is released: a stale one must not look like a live one again."""
+    if entry.state is not State.CLAIMED:
+        return entry
+    return replace(entry, claim=replace(entry.claim, ended=True), unknown_outcomes=unknown_outcomes)
+
+
+async def _to_the_end(work: Callable[[], T], what: str) -> T:
+    """Run a function in a thread. Cancelling stops the waiting, after a grace, and never the function."""
+    context = contextvars.copy_context()
+    future = asyncio.get_running_loop().run_in_executor(_threads, context.run, work)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        log.warning("Cancelled while a request is being paid for; its outcome will be recorded in %s.", what)
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.wait({future}, timeout=GRACE)
+        raise
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,43 @@
+"""What Airflow's retries are good for: an error that a person has to mend is not tried again."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import RetryDecision, RetryPolicy
+
+from airflow_provider_aisa.exceptions import AisaError
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+
+class AisaRetryPolicy(RetryPolicy):
+    """The default ``retry_policy`` of this package's operators, on Airflow 3.3 and above.
+
+    Fails a task at once when the request, the key, the connection or the budget has to be mended, waits as
+    long as the gateway asked before trying a rate-limited one again, and leaves all else to the task.
+    """
+
+    def evaluate(
+        self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None
+    ) -> RetryDecision:
+        """Decide by the error's own ``retryable`` and ``retry_after``."""
+        if not isinstance(exception, AisaError):
+            return RetryDecision.default()
+        if not exception.retryable:
+            return RetryDecision.fail(reason=f"{type(exception).__name__}: a person has to act first")
+        if exception.retry_after is not None:
+            delay = timedelta(seconds=exception.retry_after)
+            return RetryDecision.retry(delay=delay, reason=f"the gateway asked to wait {delay}")
+        return RetryDecision.default()
+
+    def serialize(self) -> dict[str, Any]:
+        """Return nothing: the policy has no settings."""
+        return {}
+
+    @classmethod
+    def deserialize(cls, data: dict[str, Any]) -> AisaRetryPolicy:
+        """Rebuild the policy."""
+        return cls()

@@ -1,0 +1,1 @@
+"""The deferred forms of the operators."""

@@ -1,0 +1,70 @@
+"""The deferred form: the same path, on the triggerer's event loop, which it never blocks.
+
+A triggerer that dies runs its triggers again from the start, and so does every deploy: the journal is what
+keeps that from paying twice. An event carries keys and facts: it is stored in the database and logged.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_aisa.core.job import Job
+from airflow_provider_aisa.exceptions import AisaError
+from airflow_provider_aisa.hooks.aisa import AisaHook
+from airflow_provider_aisa.hooks.storage import shared_s3_client
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from airflow_provider_aisa.core.pipeline import GenerationResult
+
+
+class SeedreamTrigger(BaseTrigger):
+    """Does one job and fires one event: the result, or the error that the task has to raise.
+
+    :param job: :meth:`Job.to_dict`; it holds no secret.
+    :param aisa_conn_id: the AIsa connection.
+    :param aws_conn_id: the AWS connection.
+    """
+
+    def __init__(self, *, job: dict[str, Any], aisa_conn_id: str, aws_conn_id: str | None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's has no annotations
+        self.job = job
+        self.aisa_conn_id = aisa_conn_id
+        self.aws_conn_id = aws_conn_id
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return what another process needs to run this trigger."""
+        return (
+            "airflow_provider_aisa.triggers.seedream.SeedreamTrigger",
+            {"job": self.job, "aisa_conn_id": self.aisa_conn_id, "aws_conn_id": self.aws_conn_id},
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Yield ``{"status": "success", "result": …}`` or ``{"status": "error", "error": …}``."""
+        try:
+            result = await self._generate(Job.from_dict(self.job))
+        except AisaError as e:
+            yield TriggerEvent({"status": "error", "error": e.to_dict()})
+        else:
+            yield TriggerEvent({"status": "success", "result": result.to_dict()})
+
+    async def on_kill(self) -> None:
+        """Say what a person who stopped the task has to know; called on Airflow 3.3 and above."""
+        job = Job.from_dict(self.job)
+        self.log.warning(
+            "Stopped. Whatever was paid for is recorded in s3://%s/%s, and a later run goes on from there.",
+            job.target.bucket,
+            job.journal_key,
+        )
+
+    async def _generate(self, job: Job) -> GenerationResult:
+        from airflow_provider_aisa.core.pipeline import generate
+        from airflow_provider_aisa.core.storage import Bucket
+
+        settings = await AisaHook(self.aisa_conn_id).aget_settings()
+        client = await shared_s3_client(self.aws_conn_id)
+        bucket = Bucket(client, job.target.bucket or "", job.s3_extra_args)
+        return await generate(job, settings=settings, bucket=bucket)
