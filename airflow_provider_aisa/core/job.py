@@ -25,7 +25,7 @@ class Job:
     :param price_usd: per image; None when nobody knows it.
     :param idempotency_key: the author's own; None for one that belongs to the task instance.
     :param s3_extra_args: further arguments of PutObject.
-    :param is_first: nobody can have tried before, so the journal need not be asked first.
+    :param is_first_try: of a task in a worker, which is spared what only repeats need.
     """
 
     request: ImageRequest
@@ -36,7 +36,7 @@ class Job:
     on_partial: OnPartial = "fail"
     idempotency_key: str | None = None
     s3_extra_args: Mapping[str, Any] = field(default_factory=dict)
-    is_first: bool = False
+    is_first_try: bool = False
 
     @property
     def journal_key(self) -> str:

@@ -2,6 +2,8 @@
 
 Stores differ: 412 is a lost race, 409 is asked again, 501 knows no conditions, and some ignore them without
 a word. Without conditions everything works, but two live copies of a task are not kept apart: one warning.
+A store that ignores conditions is found out by a write that it has to refuse: one more small request, once
+per process, which the first try of a task in a worker is spared.
 """
 
 from __future__ import annotations
@@ -46,11 +48,17 @@ class Found:
 
 
 class Ledger:
-    """One entry of the journal. Blocks: on an event loop, call it from a thread."""
+    """One entry of the journal. Blocks: on an event loop, call it from a thread.
 
-    def __init__(self, bucket: Bucket, key: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    :param probes: find out whether the store ignores conditions, if this process does not know yet.
+    """
+
+    def __init__(
+        self, bucket: Bucket, key: str, *, probes: bool = True, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
         self._bucket = bucket
         self._key = key
+        self._probes = probes
         self._sleep = sleep
         self._store = (str(bucket.client.meta.endpoint_url), bucket.name)
 
@@ -85,14 +93,15 @@ class Ledger:
         except ConditionUnsupported:
             self._give_up_on_conditions("answers conditional writes with 501")
             return self.write(entry, etag)
-        if etag is None:
+        if etag is None and self._probes:
             self._probe(body)
         return written
 
     def release(self, etag: str) -> None:
         """Delete the entry if it is still what it was: nothing was sent, or nothing was billed."""
+        is_reliable = _reliable.get(self._store) is not False
         try:
-            self._bucket.delete(self._key, only_if=etag)
+            self._bucket.delete(self._key, only_if=etag if is_reliable else None)
         except ConditionFailed:
             raise EntryChanged from None
         except (ConditionConflict, ConditionUnsupported) as e:
@@ -133,6 +142,8 @@ class Ledger:
             except (ConditionFailed, ConditionConflict):
                 _reliable[self._store] = True
                 return
+            except (ConditionUnsupported, StorageFailed):
+                return  # No verdict; the next one asks again.
         self._give_up_on_conditions("ignores the conditions of writes")
 
     def _give_up_on_conditions(self, what: str) -> None:

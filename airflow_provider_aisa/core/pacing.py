@@ -43,7 +43,7 @@ class Pacer:
         self._lock = threading.Lock()
         self._waiting: deque[Future[None]] = deque()
         self._in_flight = 0
-        self._next_at = 0.0
+        self._last = float("-inf")  # when the latest request may leave
         self._paused_until = 0.0
         self._spread = 0.0
         self._spread_until = 0.0
@@ -132,8 +132,8 @@ class Pacer:
         with self._lock:
             now = self._clock()
             interval = max(self._interval, self._spread if now < self._spread_until else 0.0)
-            moment = max(now, self._paused_until, self._next_at if interval else 0.0)
-            self._next_at = moment + interval
+            moment = max(now, self._paused_until, self._last + interval if interval else now)
+            self._last = moment
             return moment
 
     def _acquire(self) -> Future[None]:

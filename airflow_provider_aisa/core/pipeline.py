@@ -86,7 +86,7 @@ class Pipeline:
     ) -> None:
         self._job = job
         self._client = client
-        self._ledger = Ledger(bucket, job.journal_key)
+        self._ledger = Ledger(bucket, job.journal_key, probes=not job.is_first_try)
         self._transfer = Transfer(job, fetcher=fetcher, bucket=bucket)
         self._bucket = bucket
         self._sleep = sleep
@@ -99,7 +99,7 @@ class Pipeline:
         :raises AisaError: the other children, as their names say.
         """
         self._bucket.check_args()
-        found = None if self._job.is_first else await self._load()
+        found = await self._load()
         while True:
             step = self._next(found)
             if step.action is Action.WAIT:

@@ -180,7 +180,7 @@ class SeedreamGenerateOperator(BaseOperator):
             on_partial=self.on_partial,
             idempotency_key=key,
             s3_extra_args=self.s3_extra_args or {},
-            is_first=ti.try_number == 1 and key is None and not self.deferrable,
+            is_first_try=ti.try_number == 1 and not self.deferrable,
         )
 
     def _defer(self, job: Job) -> NoReturn:
