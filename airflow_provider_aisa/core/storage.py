@@ -159,9 +159,11 @@ class Bucket:
 
     def delete(self, key: str, *, only_if: str | None) -> None:
         """Delete an object that still has this ETag; another one is left alone. None: whatever it is."""
-        condition = {} if only_if is None else {"IfMatch": only_if}
         with _reported(f"{self.uri(key)} could not be deleted"):
-            self.client.delete_object(Bucket=self.name, Key=key, **condition)
+            if only_if is None:
+                self.client.delete_object(Bucket=self.name, Key=key)
+            else:
+                self.client.delete_object(Bucket=self.name, Key=key, IfMatch=only_if)
 
     def uri(self, key: str) -> str:
         """Return ``s3://bucket/key``."""

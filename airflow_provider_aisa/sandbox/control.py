@@ -1,0 +1,103 @@
+"""`/_sandbox`: what a person with curl, or a test in another process, sees and changes. It needs no key."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from airflow_provider_aisa.sandbox.faults import Fault
+from airflow_provider_aisa.sandbox.records import total
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_aisa.sandbox.records import LedgerEntry
+    from airflow_provider_aisa.sandbox.state import State
+
+PREFIX = "/_sandbox/"
+
+
+class Control:
+    """Serves `/_sandbox` of the gateway's origin. Answers JSON; 400 says what was wrong with the request."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._routes: dict[str, dict[str, Callable[[object], object]]] = {
+            "ledger": {"GET": self._ledger},
+            "requests": {"GET": self._requests},
+            "faults": {"GET": self._pending, "POST": self._inject},
+            "settings": {"GET": self._settings, "PATCH": self._change},
+            "reset": {"POST": self._reset},
+        }
+
+    async def handle(self, request: web.BaseRequest) -> web.Response:
+        """Answer one request."""
+        name = request.path.removeprefix(PREFIX)
+        actions = self._routes.get(name)
+        if actions is None:
+            known = ", ".join(PREFIX + route for route in self._routes)
+            return _answer(404, {"error": f"no {request.path} here: try {known}"})
+        action = actions.get(request.method)
+        if action is None:
+            allowed = ", ".join(actions)
+            return _answer(405, {"error": f"{request.path} takes {allowed}"}, {"Allow": allowed})
+        try:
+            body = await request.read()
+            return _answer(200, action(json.loads(body) if body else {}))
+        except (ValueError, RecursionError) as error:
+            return _answer(400, {"error": str(error)})
+
+    def _ledger(self, _: object) -> object:
+        ledger = self._state.records.ledger
+        billed, cost = total(ledger)
+        entries = [_entry(entry) for entry in ledger]
+        return {"billed": billed, "cost_usd": float(cost), "entries": entries}
+
+    def _requests(self, _: object) -> object:
+        records = self._state.records
+        gateway = [
+            {
+                "request_id": r.request_id,
+                "method": r.method,
+                "path": r.path,
+                "status": r.status,
+                "billed": r.billed,
+            }
+            for r in records.gateway
+        ]
+        cdn = [
+            {"method": r.method, "path": r.path, "status": r.status, "credentials": r.credentials}
+            for r in records.cdn
+        ]
+        seen = self._state.limiter.max_in_flight_seen
+        return {"gateway": gateway, "cdn": cdn, "max_in_flight_seen": seen}
+
+    def _pending(self, _: object) -> object:
+        return {"pending": [dataclasses.asdict(fault) for fault in self._state.faults.pending()]}
+
+    def _inject(self, body: object) -> object:
+        self._state.faults.add(Fault.from_json(body))
+        return self._pending(body)
+
+    def _settings(self, _: object) -> object:
+        return dataclasses.asdict(self._state.settings)
+
+    def _change(self, body: object) -> object:
+        self._state.settings = self._state.settings.changed(body)
+        return self._settings(body)
+
+    def _reset(self, body: object) -> object:
+        self._state.reset()
+        return self._ledger(body)
+
+
+def _entry(entry: LedgerEntry) -> dict[str, object]:
+    values = dataclasses.asdict(entry)
+    return {**values, "cost_usd": float(entry.cost_usd), "time": entry.time.isoformat()}
+
+
+def _answer(status: int, content: object, headers: dict[str, str] | None = None) -> web.Response:
+    return web.json_response(content, status=status, headers=headers)

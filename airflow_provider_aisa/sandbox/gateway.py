@@ -1,0 +1,232 @@
+"""The gateway. An image is billed at the moment its generation ends, before a byte of the answer is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from airflow_provider_aisa.sandbox.contract import MODELS, PRICE_USD, ImageOrder, Refusal, parse_order
+from airflow_provider_aisa.sandbox.faults import GENERATIONS, MODEL_LIST
+from airflow_provider_aisa.sandbox.images import render
+from airflow_provider_aisa.sandbox.records import GatewayRequest, LedgerEntry
+from airflow_provider_aisa.sandbox.wire import cut, html_page, lower_headers, send, wait_for_client_to_leave
+
+if TYPE_CHECKING:
+    from airflow_provider_aisa.sandbox.drawing import Picture
+    from airflow_provider_aisa.sandbox.faults import Fault
+    from airflow_provider_aisa.sandbox.state import State
+
+PRIVATE_LINK = "http://169.254.169.254/latest/meta-data/iam/security-credentials/image.png"
+_METHODS = {GENERATIONS: "POST", MODEL_LIST: "GET"}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request to the gateway, its body read; None: it was too large or cut off."""
+
+    request: web.BaseRequest
+    number: int
+    headers: dict[str, str]
+    body: bytes | None
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def id(self) -> str:
+        """The request id that support asks for."""
+        return f"req_sandbox_{self.number:08d}"
+
+
+class Gateway:
+    """Serves `/v1` of the gateway's origin."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request and record what became of it."""
+        call = await self._open(request)
+        try:
+            response = await self._admit(call)
+        except Refusal as refusal:
+            response = web.json_response(
+                refusal.body(call.id), status=refusal.status, headers=refusal.headers
+            )
+        self._state.records.close(call.id, None if response is None else response.status)
+        if response is None:
+            return web.Response()  # aiohttp wants one, but the connection is gone
+        response.headers.update(self._headers(call))
+        return response
+
+    async def _open(self, request: web.BaseRequest) -> Call:
+        self._state.requests += 1
+        number = self._state.requests
+        try:
+            body: bytes | None = await request.read()
+        except (web.HTTPRequestEntityTooLarge, ConnectionError):
+            body = None
+        call = Call(request, number, lower_headers(request), body)
+        record = GatewayRequest(
+            request_id=call.id,
+            method=request.method,
+            path=request.path,
+            headers=call.headers,
+            body=body or b"",
+            time=call.started,
+        )
+        self._state.records.open(record)
+        return call
+
+    def _headers(self, call: Call) -> dict[str, str]:
+        return {"X-Request-ID": call.id, **self._state.limiter.headers(self._state.settings)}
+
+    async def _admit(self, call: Call) -> web.StreamResponse | None:
+        self._check_route(call)
+        self._check_key(call)
+        wait = self._state.limiter.enter(self._state.settings)
+        if wait is not None:
+            raise self._limited("rate_limit_exceeded", "too many requests for this key", wait)
+        try:
+            return await (
+                self._generate(call) if call.request.path == GENERATIONS else self._list_models(call)
+            )
+        finally:
+            self._state.limiter.leave()
+
+    def _check_route(self, call: Call) -> None:
+        method, path = call.request.method, call.request.path
+        allowed = _METHODS.get(path)
+        if allowed is None:
+            raise Refusal(
+                404, "unknown_endpoint", f"the sandbox has no {path}: it serves {', '.join(_METHODS)}"
+            )
+        if method != allowed:
+            raise Refusal(
+                405, "method_not_allowed", f"{path} takes {allowed}, not {method}", {"Allow": allowed}
+            )
+
+    def _check_key(self, call: Call) -> None:
+        header = call.headers.get("authorization", "")
+        if not header.strip():
+            raise Refusal(401, "missing_api_key", "no API key: send Authorization: Bearer <key>")
+        scheme, _, key = header.partition(" ")
+        if scheme.lower() != "bearer" or key.strip() != self._state.settings.api_key:
+            raise Refusal(
+                401, "invalid_api_key", "the API key is not the one that the sandbox was started with"
+            )
+
+    def _limited(self, code: str, message: str, wait: float | None) -> Refusal:
+        limits = self._state.limiter.headers(self._state.settings)
+        # A 429 may use the short names as well: https://aisa.one/docs, rate limits.
+        short = {
+            name.removesuffix("-Requests"): limits[name] for name in limits if name.endswith("-Requests")
+        }
+        retry = {} if wait is None else {"Retry-After": f"{wait:g}"}
+        return Refusal(429, code, message, {**short, **retry})
+
+    async def _list_models(self, call: Call) -> web.StreamResponse | None:
+        return await self._reply(call, self._state.faults.take(MODEL_LIST), MODELS)
+
+    async def _generate(self, call: Call) -> web.StreamResponse | None:
+        if call.body is None:
+            raise Refusal(400, "invalid_request", "the body is larger than 1 MiB, or incomplete")
+        order = parse_order(call.request.content_type, call.body)
+        fault = self._state.faults.take(GENERATIONS, order.prompt)
+        count = images_generated(order, fault)
+        if count or (fault and fault.kind in {"no_images", "gateway_timeout"}):
+            await asyncio.sleep(self._state.settings.latency)
+        if count:
+            self._bill(call, order, count, fault.rule.status if fault else 200)
+        return await self._reply(call, fault, await self._payload(call, order, count, fault))
+
+    def _bill(self, call: Call, order: ImageOrder, count: int, status: int | None) -> None:
+        entry = LedgerEntry(
+            request_id=call.id,
+            model=order.model,
+            prompt=order.prompt,
+            n=order.n,
+            size=order.size,
+            images=count,
+            cost_usd=count * PRICE_USD,
+            status=status,
+            time=datetime.now(UTC),
+        )
+        self._state.records.bill(entry)
+
+    async def _payload(
+        self, call: Call, order: ImageOrder, count: int, fault: Fault | None
+    ) -> dict[str, object]:
+        kind = fault.kind if fault else None
+        data = [
+            await self._entry(picture, order, kind)
+            for picture in self._state.pictures(order, count, call.number)
+        ]
+        if kind == "image_error":
+            refused = {"code": "OutputImageSensitiveContentDetected", "message": "the image was refused"}
+            data.append({"error": refused})
+        tokens = count * order.tokens_per_image
+        usage = {"generated_images": count, "output_tokens": tokens, "total_tokens": tokens}
+        return {"model": order.model, "created": int(time.time()), "data": data, "usage": usage}
+
+    async def _entry(self, picture: Picture, order: ImageOrder, kind: str | None) -> dict[str, object]:
+        if kind == "b64_json":
+            loop = asyncio.get_running_loop()
+            image = await loop.run_in_executor(self._state.drawing, render, picture)
+            return {"b64_json": base64.b64encode(b"".join(image.chunks())).decode(), "size": order.size}
+        if kind == "private_link":
+            return {"url": PRIVATE_LINK, "size": order.size}
+        return {"url": self._state.links.sign(picture, ttl=self._state.settings.link_ttl), "size": order.size}
+
+    async def _reply(
+        self, call: Call, fault: Fault | None, payload: dict[str, object]
+    ) -> web.StreamResponse | None:
+        """Answer as the fault has it. Returns None when no complete answer was sent."""
+        if fault is None or fault.rule.shapes_images:
+            return web.json_response(payload)
+        if fault.rule.code and fault.rule.status:
+            raise self._refusal(fault, fault.rule.status, fault.rule.code)
+        match fault.kind:
+            case "html_error" | "html_ok":
+                return html_page(
+                    fault.rule.status or 200, "Bad gateway" if fault.kind == "html_error" else "Welcome"
+                )
+            case "redirect":
+                elsewhere = f"{self._state.links.origin}/elsewhere{call.request.path}"
+                return web.Response(status=307, headers={"Location": elsewhere})
+            case "broken_json":
+                text = json.dumps(payload)
+                return web.Response(text=text[: len(text) // 2], content_type="application/json")
+            case "hang":
+                await wait_for_client_to_leave(call.request)
+            case "cut_mid_body":
+                await self._send_half(call, json.dumps(payload).encode())
+        cut(call.request)
+        return None
+
+    def _refusal(self, fault: Fault, status: int, code: str) -> Refusal:
+        wait = fault.retry_after
+        if wait is None and fault.kind in {"rate_limited", "upstream_rate_limit"}:
+            wait = 1.0
+        if status == 429:
+            return self._limited(code, fault.rule.words, wait)
+        return Refusal(status, code, fault.rule.words, {} if wait is None else {"Retry-After": f"{wait:g}"})
+
+    async def _send_half(self, call: Call, body: bytes) -> None:
+        response = web.StreamResponse(headers=self._headers(call))
+        response.content_type, response.content_length = "application/json", len(body)
+        await send(call.request, response, [body[: len(body) // 2]])
+
+
+def images_generated(order: ImageOrder, fault: Fault | None) -> int:
+    """Return how many images an order produces, each of them billed."""
+    if fault is None:
+        return order.n
+    if not fault.bills:
+        return 0
+    return order.n - 1 if fault.kind in {"fewer_images", "image_error"} else order.n

@@ -1,0 +1,186 @@
+"""What an attempt does about an earlier purchase is a table, and a journal is read strictly."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from airflow_provider_aisa.core.job import Job
+from airflow_provider_aisa.core.journal import (
+    Action,
+    Attempt,
+    Claim,
+    Entry,
+    Policy,
+    State,
+    Step,
+    journal_name,
+    next_step,
+)
+from airflow_provider_aisa.core.keys import Owner, Target
+from airflow_provider_aisa.core.request import ImageRequest
+from airflow_provider_aisa.exceptions import (
+    AlreadyGenerated,
+    InvalidRequest,
+    JournalUnreadable,
+    OutcomeUnknown,
+)
+
+ATTEMPT = Attempt(Owner("dag", "run", "task"), max_tries=2)
+CLEARED = replace(ATTEMPT, max_tries=5)
+OTHER_RUN = Attempt(Owner("dag", "another run", "task"), max_tries=2)
+URI = "s3://b/_aisa/j.json"
+OPEN, ENDED = Claim("c1", lifetime=100.0), Claim("c1", lifetime=100.0, ended=True)
+
+
+def make_entry(state: State, claim: Claim = OPEN, **changes: Any) -> Entry:
+    entry = Entry(
+        state=state,
+        attempt=ATTEMPT,
+        fingerprint="f1",
+        request={"model": "m", "prompt": "p", "n": 1, "size": "2048x2048"},
+        claim=claim,
+        response={"images": []},
+        images=({"uri": "s3://b/0.png"},) if state is State.STORED else (),
+    )
+    return replace(entry, **changes)
+
+
+CLAIMED, PAID, STORED = (make_entry(state) for state in State)
+ENDED_ENTRY = make_entry(State.CLAIMED, ENDED, unknown_outcomes=1)
+KEY = {"idempotency_key": "sku-1"}
+
+CASES: list[tuple[str, Entry | None, Attempt, Policy, float, Step | type[Exception]]] = [
+    ("nothing was sent", None, ATTEMPT, Policy(), 0, Step(Action.BUY)),
+    ("live claim of another copy", CLAIMED, ATTEMPT, Policy(), 40, Step(Action.WAIT, seconds=60.0)),
+    ("live claim, cleared", CLAIMED, CLEARED, Policy("regenerate"), 40, Step(Action.WAIT, seconds=60.0)),
+    ("live claim, at most once", CLAIMED, ATTEMPT, Policy("reuse", "at-most-once"), 99, Step(Action.WAIT, seconds=1.0)),
+    ("stale claim", CLAIMED, ATTEMPT, Policy(), 100, Step(Action.BUY, unknown_outcomes=1)),
+    ("stale claim, at most once", CLAIMED, ATTEMPT, Policy("reuse", "at-most-once"), 100, OutcomeUnknown),
+    ("stale claim, at most once, a person insists", CLAIMED, CLEARED, Policy("regenerate", "at-most-once"), 100, Step(Action.BUY, unknown_outcomes=1)),
+    ("stale claim, at most once, cleared to reuse", CLAIMED, CLEARED, Policy("reuse", "at-most-once"), 100, OutcomeUnknown),
+    ("ended claim is not waited for nor counted twice", ENDED_ENTRY, ATTEMPT, Policy(), 0, Step(Action.BUY, unknown_outcomes=1)),
+    ("ended claim, at most once", ENDED_ENTRY, ATTEMPT, Policy("reuse", "at-most-once"), 0, OutcomeUnknown),
+    ("paid, retry", PAID, ATTEMPT, Policy(), 0, Step(Action.RESUME)),
+    ("paid, retry, at most once", PAID, ATTEMPT, Policy("reuse", "at-most-once"), 0, Step(Action.RESUME)),
+    ("paid, cleared to fail", PAID, CLEARED, Policy("fail"), 0, Step(Action.RESUME)),
+    ("paid, cleared to regenerate: what is paid first", PAID, CLEARED, Policy("regenerate"), 0, Step(Action.RESUME, is_anew=True)),
+    ("stored, retry", STORED, ATTEMPT, Policy(), 0, Step(Action.RETURN)),
+    ("stored, retry under regenerate", STORED, ATTEMPT, Policy("regenerate"), 0, Step(Action.RETURN)),
+    ("stored, retry under fail", STORED, ATTEMPT, Policy("fail"), 0, Step(Action.RETURN)),
+    ("stored, cleared to reuse", STORED, CLEARED, Policy("reuse"), 0, Step(Action.RETURN)),
+    ("stored, cleared to regenerate", STORED, CLEARED, Policy("regenerate"), 0, Step(Action.BUY)),
+    ("stored, cleared to fail", STORED, CLEARED, Policy("fail"), 0, AlreadyGenerated),
+    ("key used by another run, reuse", replace(STORED, **KEY), OTHER_RUN, Policy(), 0, Step(Action.RETURN)),
+    ("key used by another run, fail", replace(STORED, **KEY), OTHER_RUN, Policy("fail"), 0, AlreadyGenerated),
+    ("key of another request", replace(STORED, fingerprint="f2", **KEY), OTHER_RUN, Policy(), 0, InvalidRequest),
+    ("key of another request, retry", replace(STORED, fingerprint="f2", **KEY), ATTEMPT, Policy("regenerate"), 0, InvalidRequest),
+    ("key of another request, regenerate", replace(STORED, fingerprint="f2", **KEY), OTHER_RUN, Policy("regenerate"), 0, Step(Action.BUY)),
+    ("key of another request whose images wait", replace(PAID, fingerprint="f2", **KEY), OTHER_RUN, Policy("regenerate"), 0, InvalidRequest),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("entry", "attempt", "policy", "age", "expected"), [case[1:] for case in CASES], ids=[c[0] for c in CASES]
+)
+def test_next_step(
+    entry: Entry | None, attempt: Attempt, policy: Policy, age: float, expected: Step | type[Exception]
+) -> None:
+    def decide() -> Step:
+        return next_step(entry, attempt=attempt, fingerprint="f1", policy=policy, age=age, uri=URI)
+
+    if isinstance(expected, Step):
+        assert decide() == expected
+        return
+    with pytest.raises(expected) as caught:
+        decide()
+    assert URI in str(caught.value)
+    assert not getattr(caught.value, "retryable", True)
+
+
+def test_an_entry_survives_writing_and_reading() -> None:
+    entry = make_entry(
+        State.PAID,
+        idempotency_key="sku-1",
+        unknown_outcomes=3,
+        cost_usd=0.08,
+        response={"model": "m", "images": [{"index": 0, "url": "https://cdn/0"}]},
+        history=("claimed", "päid"),
+    )
+
+    assert Entry.from_json(entry.to_json(), uri=URI) == entry
+
+
+def test_a_journal_reads_well_for_people() -> None:
+    text = make_entry(State.STORED, history=("2026-01-01T00:00:00+00:00 stored",)).to_json().decode()
+
+    assert '"state": "stored"' in text
+    assert text.count("\n") > 20
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b'{"state": "stored"', "not JSON"),
+        (b"[]", "not a journal"),
+        (b'{"format": "something else"}', "not a journal"),
+        (PAID.to_json().replace(b'"version": 1', b'"version": 2'), "upgrade airflow-provider-aisa"),
+        (PAID.to_json().replace(b'"paid"', b'"bought"'), "damaged"),
+        (PAID.to_json().replace(b'"claim"', b'"claimed_by"'), "damaged"),
+        (PAID.to_json().replace(b'"images": []', b'"images": null'), "damaged"),
+    ],
+)
+def test_a_journal_that_cannot_be_read_is_an_error_and_not_no_journal(body: bytes, words: str) -> None:
+    with pytest.raises(JournalUnreadable, match=words) as caught:
+        Entry.from_json(body, uri=URI)
+
+    assert URI in str(caught.value)
+    assert "Nothing was sent" in str(caught.value)
+
+
+def test_names_tell_purchases_apart_and_nothing_else() -> None:
+    mapped = Attempt(replace(ATTEMPT.owner, map_index=1))
+
+    assert journal_name(ATTEMPT, "f1", None) == journal_name(CLEARED, "f1", None)
+    assert journal_name(ATTEMPT, "f1", None) != journal_name(ATTEMPT, "f2", None)
+    assert journal_name(ATTEMPT, "f1", None) != journal_name(OTHER_RUN, "f1", None)
+    assert journal_name(ATTEMPT, "f1", None) != journal_name(mapped, "f1", None)
+    assert journal_name(ATTEMPT, "f1", "sku") == journal_name(OTHER_RUN, "f2", "sku")
+    assert journal_name(ATTEMPT, "f1", "sku") != journal_name(ATTEMPT, "f1", "sku2")
+
+
+@pytest.mark.parametrize(
+    ("s3_key", "key", "folder"),
+    [
+        (None, None, "seedream/dag/run/task/_aisa/"),
+        ("heroes/{index}.png", None, "heroes/_aisa/"),
+        ("{sha256}.png", None, "_aisa/"),
+        ("a/b-{index}/c.png", None, "a/_aisa/"),
+        ("heroes/{index}.png", "sku-1", "_aisa/"),
+    ],
+)
+def test_the_journal_lies_next_to_the_images(s3_key: str | None, key: str | None, folder: str) -> None:
+    target = Target.parse(s3_key, "b", default_folder=ATTEMPT.owner.path())
+    job = Job(ImageRequest.parse(prompt="p"), target, ATTEMPT, idempotency_key=key)
+
+    assert job.journal_key.rpartition("/")[0] + "/" == folder
+
+
+def test_a_job_survives_the_database() -> None:
+    job = Job(
+        ImageRequest.parse(prompt="ü", n=2),
+        Target.parse("s3://b/{index}.{ext}", None),
+        Attempt(Owner("d", "r", "t", 7), 3),
+        policy=Policy("fail", "at-most-once"),
+        on_partial="keep",
+        idempotency_key="k",
+        s3_extra_args={"StorageClass": "STANDARD"},
+    )
+    for price in (None, ImageRequest.parse(prompt="p").price_usd({})):
+        priced = replace(job, price_usd=price)
+        assert Job.from_dict(json.loads(json.dumps(priced.to_dict()))) == priced
