@@ -51,36 +51,44 @@ def make_entry(state: State, claim: Claim = OPEN, **changes: Any) -> Entry:
 
 CLAIMED, PAID, STORED = (make_entry(state) for state in State)
 ENDED_ENTRY = make_entry(State.CLAIMED, ENDED, unknown_outcomes=1)
-KEY = {"idempotency_key": "sku-1"}
+KEYED = make_entry(State.STORED, idempotency_key="sku-1")
+OTHER = replace(KEYED, fingerprint="f2")
+OTHER_PAID = make_entry(State.PAID, idempotency_key="sku-1", fingerprint="f2")
+
+REUSE, REGENERATE, FAIL = Policy("reuse"), Policy("regenerate"), Policy("fail")
+ONCE, ONCE_ANEW = Policy("reuse", "at-most-once"), Policy("regenerate", "at-most-once")
+BUY, BUY_AGAIN = Step(Action.BUY), Step(Action.BUY, unknown_outcomes=1)
+RESUME, RETURN = Step(Action.RESUME), Step(Action.RETURN)
+RESUME_FIRST = Step(Action.RESUME, is_anew=True)
 
 CASES: list[tuple[str, Entry | None, Attempt, Policy, float, Step | type[Exception]]] = [
-    ("nothing was sent", None, ATTEMPT, Policy(), 0, Step(Action.BUY)),
-    ("live claim of another copy", CLAIMED, ATTEMPT, Policy(), 40, Step(Action.WAIT, seconds=60.0)),
-    ("live claim, cleared", CLAIMED, CLEARED, Policy("regenerate"), 40, Step(Action.WAIT, seconds=60.0)),
-    ("live claim, at most once", CLAIMED, ATTEMPT, Policy("reuse", "at-most-once"), 99, Step(Action.WAIT, seconds=1.0)),
-    ("stale claim", CLAIMED, ATTEMPT, Policy(), 100, Step(Action.BUY, unknown_outcomes=1)),
-    ("stale claim, at most once", CLAIMED, ATTEMPT, Policy("reuse", "at-most-once"), 100, OutcomeUnknown),
-    ("stale claim, at most once, a person insists", CLAIMED, CLEARED, Policy("regenerate", "at-most-once"), 100, Step(Action.BUY, unknown_outcomes=1)),
-    ("stale claim, at most once, cleared to reuse", CLAIMED, CLEARED, Policy("reuse", "at-most-once"), 100, OutcomeUnknown),
-    ("ended claim is not waited for nor counted twice", ENDED_ENTRY, ATTEMPT, Policy(), 0, Step(Action.BUY, unknown_outcomes=1)),
-    ("ended claim, at most once", ENDED_ENTRY, ATTEMPT, Policy("reuse", "at-most-once"), 0, OutcomeUnknown),
-    ("paid, retry", PAID, ATTEMPT, Policy(), 0, Step(Action.RESUME)),
-    ("paid, retry, at most once", PAID, ATTEMPT, Policy("reuse", "at-most-once"), 0, Step(Action.RESUME)),
-    ("paid, cleared to fail", PAID, CLEARED, Policy("fail"), 0, Step(Action.RESUME)),
-    ("paid, cleared to regenerate: what is paid first", PAID, CLEARED, Policy("regenerate"), 0, Step(Action.RESUME, is_anew=True)),
-    ("stored, retry", STORED, ATTEMPT, Policy(), 0, Step(Action.RETURN)),
-    ("stored, retry under regenerate", STORED, ATTEMPT, Policy("regenerate"), 0, Step(Action.RETURN)),
-    ("stored, retry under fail", STORED, ATTEMPT, Policy("fail"), 0, Step(Action.RETURN)),
-    ("stored, cleared to reuse", STORED, CLEARED, Policy("reuse"), 0, Step(Action.RETURN)),
-    ("stored, cleared to regenerate", STORED, CLEARED, Policy("regenerate"), 0, Step(Action.BUY)),
-    ("stored, cleared to fail", STORED, CLEARED, Policy("fail"), 0, AlreadyGenerated),
-    ("key used by another run, reuse", replace(STORED, **KEY), OTHER_RUN, Policy(), 0, Step(Action.RETURN)),
-    ("key used by another run, fail", replace(STORED, **KEY), OTHER_RUN, Policy("fail"), 0, AlreadyGenerated),
-    ("key of another request", replace(STORED, fingerprint="f2", **KEY), OTHER_RUN, Policy(), 0, InvalidRequest),
-    ("key of another request, retry", replace(STORED, fingerprint="f2", **KEY), ATTEMPT, Policy("regenerate"), 0, InvalidRequest),
-    ("key of another request, regenerate", replace(STORED, fingerprint="f2", **KEY), OTHER_RUN, Policy("regenerate"), 0, Step(Action.BUY)),
-    ("key of another request whose images wait", replace(PAID, fingerprint="f2", **KEY), OTHER_RUN, Policy("regenerate"), 0, InvalidRequest),
-]  # fmt: skip
+    ("nothing was sent", None, ATTEMPT, REUSE, 0, BUY),
+    ("live claim", CLAIMED, ATTEMPT, REUSE, 40, Step(Action.WAIT, seconds=60.0)),
+    ("live claim, cleared", CLAIMED, CLEARED, REGENERATE, 40, Step(Action.WAIT, seconds=60.0)),
+    ("live claim, at most once", CLAIMED, ATTEMPT, ONCE, 99, Step(Action.WAIT, seconds=1.0)),
+    ("stale claim", CLAIMED, ATTEMPT, REUSE, 100, BUY_AGAIN),
+    ("stale claim, at most once", CLAIMED, ATTEMPT, ONCE, 100, OutcomeUnknown),
+    ("stale claim, at most once, a person insists", CLAIMED, CLEARED, ONCE_ANEW, 100, BUY_AGAIN),
+    ("stale claim, at most once, cleared to reuse", CLAIMED, CLEARED, ONCE, 100, OutcomeUnknown),
+    ("ended claim is neither waited for nor counted twice", ENDED_ENTRY, ATTEMPT, REUSE, 0, BUY_AGAIN),
+    ("ended claim, at most once", ENDED_ENTRY, ATTEMPT, ONCE, 0, OutcomeUnknown),
+    ("paid, retry", PAID, ATTEMPT, REUSE, 0, RESUME),
+    ("paid, retry, at most once", PAID, ATTEMPT, ONCE, 0, RESUME),
+    ("paid, cleared to fail", PAID, CLEARED, FAIL, 0, RESUME),
+    ("paid, cleared to regenerate: what is paid comes first", PAID, CLEARED, REGENERATE, 0, RESUME_FIRST),
+    ("stored, retry", STORED, ATTEMPT, REUSE, 0, RETURN),
+    ("stored, retry under regenerate", STORED, ATTEMPT, REGENERATE, 0, RETURN),
+    ("stored, retry under fail", STORED, ATTEMPT, FAIL, 0, RETURN),
+    ("stored, cleared to reuse", STORED, CLEARED, REUSE, 0, RETURN),
+    ("stored, cleared to regenerate", STORED, CLEARED, REGENERATE, 0, BUY),
+    ("stored, cleared to fail", STORED, CLEARED, FAIL, 0, AlreadyGenerated),
+    ("key used by another run, reuse", KEYED, OTHER_RUN, REUSE, 0, RETURN),
+    ("key used by another run, fail", KEYED, OTHER_RUN, FAIL, 0, AlreadyGenerated),
+    ("key of another request", OTHER, OTHER_RUN, REUSE, 0, InvalidRequest),
+    ("key of another request, retry", OTHER, ATTEMPT, REGENERATE, 0, InvalidRequest),
+    ("key of another request, regenerate", OTHER, OTHER_RUN, REGENERATE, 0, BUY),
+    ("key of another request whose images wait", OTHER_PAID, OTHER_RUN, REGENERATE, 0, InvalidRequest),
+]
 
 
 @pytest.mark.parametrize(
