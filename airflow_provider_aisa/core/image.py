@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -75,10 +74,8 @@ def _is_complete(file: BinaryIO, kind: str, head: bytes) -> bool:
 
 
 def _size(path: Path) -> tuple[int, int]:
-    try:
-        width, height = imagesize.get(path, exif_rotation=False)
-    except (ValueError, struct.error, IndexError):
-        return -1, -1
+    # -1 for what it cannot read: it lets no exception out.
+    width, height = imagesize.get(path, exif_rotation=False)
     return int(width), int(height)
 
 

@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperat
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_aisa.core.job import Job, OnPartial
-from airflow_provider_aisa.core.journal import Attempt, Delivery, OnExisting, Policy
+from airflow_provider_aisa.core.journal import Action, Attempt, Delivery, OnExisting, Policy, next_step
 from airflow_provider_aisa.core.keys import Owner, Target, safe_name
 from airflow_provider_aisa.core.models import DEFAULT_MODEL, DEFAULT_SIZE
 from airflow_provider_aisa.core.request import (
@@ -125,7 +125,10 @@ class SeedreamGenerateOperator(BaseOperator):
         self.delivery = delivery
         self.on_partial = on_partial
         self.deferrable = deferrable
-        self._check_literals()
+        # An instance of a mapped task is made while its templates are rendered. Its retry policy is not
+        # asked about what goes wrong there, so `execute` checks it.
+        if not getattr(self, "_BaseOperator__from_mapped", False):
+            self._check_literals()
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Check, pay, store; return what is in S3 and what it cost."""
@@ -148,6 +151,7 @@ class SeedreamGenerateOperator(BaseOperator):
         )
 
     def _execute(self, context: Context) -> dict[str, Any]:
+        self._check_literals()
         job = self._job(context)
         settings = AisaHook(self.aisa_conn_id).settings
         price = job.request.price_usd(settings.prices)
@@ -158,7 +162,7 @@ class SeedreamGenerateOperator(BaseOperator):
         bucket = Bucket(client, self._bucket_name(job.target, default_bucket), job.s3_extra_args)
         bucket.check_args()
         job = replace(job, price_usd=price, target=replace(job.target, bucket=bucket.name))
-        if self.deferrable:
+        if self.deferrable and not _is_finished(job, bucket):
             self._defer(job)
 
         from airflow_provider_aisa.core.pipeline import generate
@@ -227,6 +231,28 @@ class SeedreamGenerateOperator(BaseOperator):
             "no bucket: set s3_bucket, write s3_key as s3://bucket/key, or give the AWS connection "
             f'{self.aws_conn_id!r} the extra {{"service_config": {{"s3": {{"bucket_name": "…"}}}}}}'
         )
+
+
+def _is_finished(job: Job, bucket: Bucket) -> bool:
+    """Return whether an earlier attempt has left nothing to wait for.
+
+    A trigger that ends at once can outrun its own deferral, which Airflow takes for a killed task.
+    """
+    from airflow_provider_aisa.core.ledger import Ledger
+
+    ledger = Ledger(bucket, job.journal_key)
+    found = ledger.load()
+    if found is None:
+        return False
+    step = next_step(
+        found.entry,
+        attempt=job.attempt,
+        fingerprint=job.request.fingerprint(),
+        policy=job.policy,
+        age=found.age,
+        uri=ledger.uri,
+    )
+    return step.action is Action.RETURN
 
 
 def _is_literal(value: object) -> bool:
