@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, RetryAction, RetryPolicy
+from airflow.providers.common.compat.sdk import AirflowFailException, RetryAction
 
 from airflow_provider_aisa.exceptions import (
     AisaError,
@@ -53,7 +54,7 @@ def test_it_is_the_default_also_for_an_explicit_none_and_the_users_own_wins() ->
     class Own(AisaRetryPolicy):
         pass
 
-    def policy_of(**arguments: RetryPolicy | None) -> object:
+    def policy_of(**arguments: Any) -> object:
         return SeedreamGenerateOperator(task_id="t", prompt="p", **arguments).retry_policy
 
     assert type(policy_of()) is AisaRetryPolicy
@@ -71,6 +72,6 @@ def test_before_airflow_3_3_a_final_error_fails_the_task_at_once(
     operator = SeedreamGenerateOperator(task_id="t", prompt="p")
 
     with pytest.raises(raised) as caught:
-        operator.execute_complete({}, {"status": "error", "error": error.to_dict()})  # type: ignore[arg-type]  # no context is read
+        operator.execute_complete({}, {"status": "error", "error": error.to_dict()})
 
     assert "x" in str(caught.value)

@@ -55,7 +55,7 @@ class Call:
 
 def backoff(attempt: int, randomness: Callable[[], float] = random.random) -> float:
     """Return the seconds to wait after failed attempt number ``attempt`` (from 0): 1 s, doubling, ±25 %."""
-    return min(30.0, 2.0**attempt * (0.75 + 0.5 * randomness()))
+    return min(30.0, 2.0 ** min(attempt, 10) * (0.75 + 0.5 * randomness()))
 
 
 def may_be_billed(outcome: Outcome) -> bool:

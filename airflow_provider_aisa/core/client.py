@@ -189,12 +189,13 @@ class AisaClient:
 
     def _build(self, client: httpx.Client | httpx.AsyncClient, call: Call) -> httpx.Request:
         url = self._url(call.endpoint)
-        headers = {
-            **call.headers,
-            "Authorization": f"Bearer {self.settings.api_key}",
-            "User-Agent": f"airflow-provider-aisa/{__version__}",
-        }
-        return client.build_request(call.method, url, json=call.json, params=call.params, headers=headers)
+        headers = httpx.Headers(call.headers)  # It knows no case: nobody's own key goes along.
+        headers["Authorization"] = f"Bearer {self.settings.api_key}"
+        headers["User-Agent"] = f"airflow-provider-aisa/{__version__}"
+        try:
+            return client.build_request(call.method, url, json=call.json, params=call.params, headers=headers)
+        except (httpx.InvalidURL, TypeError, ValueError) as e:
+            raise InvalidRequest(f"{call.method} {call.endpoint!r} cannot be sent: {e}") from None
 
     def _url(self, endpoint: str) -> str:
         """Return the URL of an endpoint below the base URL, or of a path from its root ('/v1beta/…')."""
@@ -213,6 +214,7 @@ class AisaClient:
         return {
             "timeout": httpx.Timeout(timeout, connect=min(_CONNECT_TIMEOUT, timeout), pool=None),
             "proxy": self.settings.proxy,
+            "trust_env": not self.settings.is_loopback,  # No proxy reaches this machine's own sandbox.
             "verify": ssl_context(),
             "follow_redirects": False,  # The key stays with the gateway.
             # A kept-alive connection can be closed by the peer in the very moment in which a request is

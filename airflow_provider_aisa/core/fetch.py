@@ -10,13 +10,13 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import Final
-from urllib.request import getproxies
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 from httpx_secure import SSRFProtectionError, httpx_ssrf_protection
@@ -34,6 +34,9 @@ _READ_TIMEOUT: Final = 60.0  # seconds without a byte
 _BLOCK: Final = 256 * 1024  # bytes handed to the file at once
 _GONE: Final = frozenset({401, 403, 410})
 _EXPIRED: Final = _GONE | {404}  # A 404 is asked for again: the image may not have reached this edge yet.
+
+_TRANSLATED: Final = IPv6Network("64:ff9b::/96")  # NAT64: holds an IPv4 address
+_LOCALLY_TRANSLATED: Final = IPv6Network("64:ff9b:1::/48")  # RFC 8215; Python 3.11.7 calls it global
 
 _fetching: ContextVar[bool] = ContextVar("aisa_fetching", default=False)
 
@@ -63,6 +66,7 @@ class Fetcher:
     """Downloads images without credentials. :func:`open_fetcher` makes one whose connections are checked.
 
     :param client: what the links are requested with.
+    :param proxied: what those are requested with that a proxy is meant for; None when there is none.
     :param allow_loopback: whether plain http to this machine is allowed: the gateway is here too.
     :param max_retries: how often a broken download is tried again; that is free.
     """
@@ -71,11 +75,15 @@ class Fetcher:
         self,
         client: httpx.AsyncClient,
         *,
+        proxied: httpx.AsyncClient | None = None,
+        always_proxied: bool = False,
         allow_loopback: bool,
         max_retries: int,
         asleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._client = client
+        self._proxied = proxied
+        self._always_proxied = always_proxied
         self._allow_loopback = allow_loopback
         self._max_retries = max_retries
         self._asleep = asleep
@@ -107,17 +115,24 @@ class Fetcher:
         except httpx.HTTPError as e:
             # Its text may hold the link.
             raise ImageUnavailable(f"the download broke off ({type(e).__name__})") from None
+        except OSError as e:
+            raise ImageUnavailable(f"the temporary folder cannot hold the image: {e.strerror}") from None
         return FetchedImage(path, length, sha256, await asyncio.to_thread(inspect, path))
 
     async def _download(self, url: httpx.URL, path: Path) -> tuple[str, int]:
         for _ in range(_MAX_REDIRECTS + 1):
             self._check(url)
-            async with self._client.stream("GET", url) as response:
+            async with self._client_for(url).stream("GET", url) as response:
                 if not response.has_redirect_location:
                     _check_status(response)
                     return await _save(response, path)
                 url = url.join(response.headers["location"])
         raise _Refused(f"the link redirects more than {_MAX_REDIRECTS} times")
+
+    def _client_for(self, url: httpx.URL) -> httpx.AsyncClient:
+        if self._proxied is None or (not self._always_proxied and proxy_bypass(url.host)):
+            return self._client
+        return self._proxied
 
     def _check(self, url: httpx.URL) -> None:
         """Refuse what needs no connection to be refused; the address itself is checked when connecting."""
@@ -135,33 +150,40 @@ async def open_fetcher(
 ) -> AsyncIterator[Fetcher]:
     """Yield a Fetcher for the images of one gateway; use it on the event loop that opened it."""
     await asyncio.to_thread(ssl_context)
-    async with httpx.AsyncClient(
+    async with AsyncExitStack() as stack:
+        direct = await stack.enter_async_context(_client(settings, None))
+        _protect(direct, allow_loopback=settings.is_loopback)
+        # A proxy resolves the names itself, so what it lets through is its operator's choice. Links that
+        # hold an address are still checked before they are requested.
+        proxy = settings.proxy or (None if settings.is_loopback else getproxies().get("https"))
+        proxied = await stack.enter_async_context(_client(settings, proxy)) if proxy else None
+        yield Fetcher(
+            direct,
+            proxied=proxied,
+            always_proxied=settings.proxy is not None,
+            allow_loopback=settings.is_loopback,
+            max_retries=settings.max_retries,
+            asleep=asleep,
+        )
+
+
+def _client(settings: Settings, proxy: str | None) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
         timeout=httpx.Timeout(min(settings.timeout, _READ_TIMEOUT), connect=10.0, pool=None),
         headers={"User-Agent": f"airflow-provider-aisa/{__version__}", "Accept-Encoding": "identity"},
         verify=ssl_context(),
-        proxy=settings.proxy,
-    ) as client:
-        _protect(client, settings)
-        yield Fetcher(
-            client, allow_loopback=settings.is_loopback, max_retries=settings.max_retries, asleep=asleep
-        )
+        proxy=proxy,
+        trust_env=False,
+    )
 
 
-def _protect(client: httpx.AsyncClient, settings: Settings) -> None:
+def _protect(client: httpx.AsyncClient, *, allow_loopback: bool) -> None:
     """Have each connection's address checked when it is made, which no trick with names gets around."""
 
     def is_allowed(_host: str, address: IPv4Address | IPv6Address, _port: int) -> bool:
-        return _is_allowed(address, allow_loopback=settings.is_loopback)
+        return _is_allowed(address, allow_loopback=allow_loopback)
 
-    try:
-        httpx_ssrf_protection(
-            client, check_globally_reachable=not settings.is_loopback, custom_validator=is_allowed
-        )
-    except ValueError:
-        # A proxy resolves the names itself, so what it lets through is its operator's choice;
-        # links that hold an address are still checked before they are requested.
-        if settings.proxy is None and not getproxies():
-            raise
+    httpx_ssrf_protection(client, check_globally_reachable=not allow_loopback, custom_validator=is_allowed)
 
 
 class _Refused(ImageUnusable):
@@ -178,6 +200,10 @@ def _no_links_in_logs() -> Iterator[None]:
 
 
 def _is_allowed(address: IPv4Address | IPv6Address, *, allow_loopback: bool) -> bool:
+    if isinstance(address, IPv6Address) and address in _TRANSLATED:
+        address = IPv4Address(address.packed[-4:])
+    if isinstance(address, IPv6Address) and address in _LOCALLY_TRANSLATED:
+        return False
     return address.is_global or (allow_loopback and address.is_loopback)
 
 

@@ -37,16 +37,18 @@ class Pacer:
         *,
         max_concurrency: int,
         requests_per_minute: int | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+        calendar: Callable[[], float] = time.time,
     ) -> None:
         self._clock = clock
+        self._calendar = calendar  # the gateway speaks of UNIX time
         self._lock = threading.Lock()
         self._waiting: deque[Future[None]] = deque()
         self._in_flight = 0
         self._last = float("-inf")  # when the latest request may leave
-        self._paused_until = 0.0
+        self._paused_until = float("-inf")
         self._spread = 0.0
-        self._spread_until = 0.0
+        self._spread_until = float("-inf")
         self.configure(max_concurrency=max_concurrency, requests_per_minute=requests_per_minute)
 
     def configure(self, *, max_concurrency: int, requests_per_minute: int | None) -> None:
@@ -69,7 +71,7 @@ class Pacer:
         if limit is None or remaining is None or reset is None:
             return
         with self._lock:
-            left = min(reset - self._clock(), _LONGEST_SPREAD)
+            left = min(reset - self._calendar(), _LONGEST_SPREAD)
             is_low = left > 0 and remaining < LOW_WATER * limit
             self._spread = left / max(remaining, 1.0) if is_low else 0.0
             self._spread_until = self._clock() + left if is_low else 0.0

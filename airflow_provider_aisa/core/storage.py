@@ -6,6 +6,7 @@ Everything here blocks: on an event loop, call it from a thread.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -40,6 +41,12 @@ _JOURNAL_ARGS: Final = frozenset(
         "ExpectedBucketOwner",
     }
 )
+#: User metadata that this package sets.
+OWN_METADATA: Final = frozenset(
+    {"ai-generated", "model", "dag-id", "task-id", "run-id", "claim", "index", "sha256", "size"}
+)
+_METADATA_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
+_METADATA_TEXT: Final = re.compile(r"[ -~]*")
 _METADATA_VALUE: Final = 250  # characters; S3 allows 2 KB for all of an object's user metadata
 _PERMISSIONS: Final = (
     "allow the AWS connection s3:GetObject, s3:PutObject and s3:DeleteObject there, and s3:ListBucket"
@@ -49,6 +56,9 @@ _NEXT: Final = {
     "NoSuchBucket": "create the bucket, or correct s3_bucket",
     "403": _PERMISSIONS,
     "AccessDenied": _PERMISSIONS,
+    "InvalidStorageClass": "correct s3_extra_args",
+    "InvalidRequest": "correct s3_extra_args",
+    "InvalidArgument": "correct s3_extra_args",
     "301": "set the bucket's region_name in the AWS connection",
     "PermanentRedirect": "set the bucket's region_name in the AWS connection",
 }
@@ -180,8 +190,17 @@ def check_extra_args(extra_args: object) -> None:
         )
     if taken := sorted(OWN_ARGS & set(extra_args)):
         raise InvalidRequest(f"s3_extra_args may not set {', '.join(taken)}: the image decides that")
-    if not isinstance(extra_args.get("Metadata", {}), Mapping):
+    metadata = extra_args.get("Metadata", {})
+    if not isinstance(metadata, Mapping):
         raise InvalidRequest("s3_extra_args['Metadata'] is no dict: use a dict of strings")
+    for name, value in metadata.items():
+        if not _METADATA_NAME.fullmatch(str(name)) or not _METADATA_TEXT.fullmatch(str(value)):
+            raise InvalidRequest(
+                f"s3_extra_args['Metadata'] has {name!r}: {value!r}, which no header can carry: use letters, "
+                "digits and hyphens in the name, and printable ASCII in the value"
+            )
+        if str(name).lower() in OWN_METADATA:
+            raise InvalidRequest(f"s3_extra_args['Metadata'] may not set {name!r}: the upload sets it itself")
 
 
 def _none_if_missing(call: Callable[[], T]) -> T | None:

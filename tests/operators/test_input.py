@@ -173,3 +173,20 @@ def test_a_connection_that_is_missing_or_wrong_is_named_with_its_field(
 
 def test_a_prompt_that_ends_in_json_stays_a_prompt() -> None:
     assert SeedreamGenerateOperator.template_ext == ()
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"team": "café"},
+        {"team": "a\nb"},
+        {"te am": "x"},
+        {"tëam": "x"},
+        {"Model": "x"},
+        {"SHA256": "x"},
+        "team",
+    ],
+)
+def test_metadata_that_no_upload_could_carry_fails_the_dags_import(metadata: object) -> None:
+    with pytest.raises(InvalidRequest, match=r"s3_extra_args\['Metadata'\]"):
+        SeedreamGenerateOperator(task_id="t", prompt="p", s3_extra_args={"Metadata": metadata})

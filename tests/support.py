@@ -1,0 +1,53 @@
+"""What tests of several modules use: settings of a gateway, and a clock that does not wait."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_aisa.core.pacing import Pacer
+from airflow_provider_aisa.core.settings import Settings
+
+if TYPE_CHECKING:
+    from airflow_provider_aisa.sandbox import Sandbox
+
+_keys = itertools.count()
+
+
+def make_settings(**changes: Any) -> Settings:
+    """Return valid settings with a key of their own: the pacer of a key is shared in the whole process."""
+    values: dict[str, Any] = {
+        "conn_id": "aisa_test",
+        "api_key": f"sk-aisa-test-{next(_keys):08d}",
+        "base_url": "https://gateway.test/v1",
+    }
+    return Settings(**values | changes)
+
+
+def sandbox_settings(sandbox: Sandbox, **changes: Any) -> Settings:
+    """Return the settings of a client of this sandbox."""
+    return make_settings(**{"base_url": sandbox.base_url, "api_key": sandbox.api_key, **changes})
+
+
+class Clock:
+    """Time that passes only when somebody sleeps; `slept` keeps for how long."""
+
+    def __init__(self, now: float = 1_000_000.0) -> None:
+        self.now = now
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+    async def asleep(self, seconds: float) -> None:
+        self.sleep(seconds)
+
+
+def make_pacer(clock: Clock | None = None, *, concurrency: int = 5, per_minute: int | None = None) -> Pacer:
+    """Return a pacer that nobody else uses."""
+    clock = clock or Clock()
+    return Pacer(max_concurrency=concurrency, requests_per_minute=per_minute, clock=clock, calendar=clock)
