@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from airflow_provider_aisa.core.client import AisaClient
 from airflow_provider_aisa.core.fetch import Fetcher, open_fetcher
@@ -29,8 +29,6 @@ from airflow_provider_aisa.exceptions import (
 )
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 #: Seconds between looks at an entry that somebody else has claimed.
 POLL: Final = 5.0
@@ -71,6 +69,23 @@ async def generate(job: Job, *, settings: Settings, bucket: Bucket) -> Generatio
         return await Pipeline(job, client=client, fetcher=fetcher, bucket=bucket).run()
 
 
+def look_up(job: Job, bucket: Bucket) -> Step:
+    """Return what there is to do of a job, without doing it. Blocks; raises as :meth:`Pipeline.run`."""
+    ledger = Ledger(bucket, job.journal_key)
+    return _decide(job, ledger, ledger.load())
+
+
+def _decide(job: Job, ledger: Ledger, found: Found | None) -> Step:
+    return next_step(
+        found.entry if found else None,
+        attempt=job.attempt,
+        fingerprint=job.request.fingerprint(),
+        policy=job.policy,
+        age=found.age if found else 0.0,
+        uri=ledger.uri,
+    )
+
+
 class Pipeline:
     """The path of one job.
 
@@ -103,7 +118,7 @@ class Pipeline:
         self._bucket.check_args()
         found = await self._load()
         while True:
-            step = self._next(found)
+            step = _decide(self._job, self._ledger, found)
             if step.action is Action.WAIT:
                 log.info("Another copy of this task has claimed %s: waiting for it.", self._ledger.uri)
                 await self._sleep(min(step.seconds + 1.0, POLL))
@@ -121,17 +136,7 @@ class Pipeline:
             except EntryChanged:
                 found = await self._load()
                 continue
-            return await self._finish(paid.entry, paid.etag, reused=False)
-
-    def _next(self, found: Found | None) -> Step:
-        return next_step(
-            found.entry if found else None,
-            attempt=self._job.attempt,
-            fingerprint=self._job.request.fingerprint(),
-            policy=self._job.policy,
-            age=found.age if found else 0.0,
-            uri=self._ledger.uri,
-        )
+            return await self._finish(paid, reused=False)
 
     async def _load(self) -> Found | None:
         return await asyncio.to_thread(self._ledger.load)
@@ -144,7 +149,7 @@ class Pipeline:
             )
             return self._complete(entry, reused=True)
         log.info("Nothing is paid: the images of %s are paid for and are fetched now.", self._ledger.uri)
-        return await self._finish(entry, found.etag, reused=True)
+        return await self._finish(Paid(entry, found.etag), reused=True)
 
     async def _buy(self, found: Found | None, step: Step) -> Paid:
         job, request = self._job, self._job.request
@@ -183,16 +188,32 @@ class Pipeline:
         )
         return paid
 
-    async def _finish(self, entry: Entry, etag: str | None, *, reused: bool) -> GenerationResult:
+    async def _finish(self, paid: Paid, *, reused: bool) -> GenerationResult:
         """Store the images of a paid entry, and say so in the journal."""
+        entry = paid.entry
         response = GenerationResponse.from_dict(entry.response or {})
-        images = await self._transfer.store(response, claim_id=entry.claim.id, is_resumed=reused)
+        try:
+            images = await self._transfer.store(response, claim_id=entry.claim.id, is_resumed=reused)
+        finally:
+            # Without its record, what is not stored yet would be lost with this process.
+            etag = paid.etag if paid.is_recorded else await self._record_late(paid)
         stored = replace(entry, state=State.STORED, images=images, response=response.without_links()).noted(
             f"stored {len(images)} image(s)"
         )
         if etag is not None:
             await self._record_stored(stored, etag)
         return self._complete(stored, reused=reused)
+
+    async def _record_late(self, paid: Paid) -> str | None:
+        """Record a response once more; return the ETag that the next write follows.
+
+        S3 may have written it although it said that it had not: the repeated write recognizes its own.
+        """
+        try:
+            return await asyncio.to_thread(self._ledger.write, paid.entry, paid.etag)
+        except (EntryChanged, StorageFailed) as e:
+            log.warning("The paid response still is not recorded in %s: %r", self._ledger.uri, e)
+            return paid.etag
 
     async def _record_stored(self, stored: Entry, etag: str) -> None:
         try:

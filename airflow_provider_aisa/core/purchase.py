@@ -6,15 +6,11 @@ of it. A cancelled task stops waiting for it, but never interrupts it.
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import logging
 import uuid
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Final, TypeVar, cast
+from typing import Final, cast
 
 import httpx
 
@@ -24,27 +20,27 @@ from airflow_provider_aisa.core.job import Job
 from airflow_provider_aisa.core.journal import Claim, Entry, State
 from airflow_provider_aisa.core.ledger import EntryChanged, Found, Ledger
 from airflow_provider_aisa.core.response import GenerationResponse, read_generation
+from airflow_provider_aisa.core.threads import to_the_end
 from airflow_provider_aisa.exceptions import OutcomeUnknown, StorageFailed
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 #: Seconds beyond the request's timeout after which a claim is stale: connecting, and S3 on both sides.
 CLAIM_MARGIN: Final = 60.0
-#: Seconds that a cancelled task waits for a request that is on its way, so that it can be recorded.
-GRACE: Final = 30.0
-
-#: Threads are made as they are needed: the pacer's limits bound how many. Python waits for them at exit.
-_threads = ThreadPoolExecutor(max_workers=1000, thread_name_prefix="aisa-request")
 
 
 @dataclass(frozen=True, slots=True)
 class Paid:
-    """A billed response, and the entry that records it."""
+    """A billed response, and the entry that records it.
+
+    :param etag: of the journal's object, which ``entry`` follows when it is not recorded; None when there
+        is nothing to record, as nothing was billed.
+    :param is_recorded: S3 has confirmed the entry.
+    """
 
     entry: Entry
     etag: str | None
+    is_recorded: bool = True
 
 
 class Purchase:
@@ -82,7 +78,7 @@ class Purchase:
         return cast("Paid", self._paid)  # Recorded by the exchange whose outcome has just been accepted.
 
     async def _exchange(self, call: Call) -> Outcome:
-        return await _to_the_end(lambda: self._exchange_once(call), self._ledger.uri)
+        return await to_the_end(lambda: self._exchange_once(call), self._ledger.uri)
 
     def _exchange_once(self, call: Call) -> Outcome:
         claimed = self._claim()
@@ -137,7 +133,9 @@ class Purchase:
         except StorageFailed as e:
             # The images can still be saved; without the record only this process can do it.
             log.warning("The paid response could not be recorded in the journal: %s", e)
-        self._paid = Paid(entry, self._etag)
+            self._paid = Paid(entry, self._etag, is_recorded=False)
+        else:
+            self._paid = Paid(entry, self._etag)
 
     def _paid_entry(self, claimed: Entry, response: GenerationResponse) -> Entry:
         cost = self._job.cost_usd(response.billed)
@@ -174,19 +172,6 @@ def _without_open_claim(entry: Entry, unknown_outcomes: int) -> Entry:
     if entry.state is not State.CLAIMED:
         return entry
     return replace(entry, claim=replace(entry.claim, ended=True), unknown_outcomes=unknown_outcomes)
-
-
-async def _to_the_end(work: Callable[[], T], what: str) -> T:
-    """Run a function in a thread. Cancelling stops the waiting, after a grace, and never the function."""
-    context = contextvars.copy_context()
-    future = asyncio.get_running_loop().run_in_executor(_threads, context.run, work)
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        log.warning("Cancelled while a request is being paid for; its outcome will be recorded in %s.", what)
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())
-        await asyncio.wait({future}, timeout=GRACE)
-        raise
 
 
 def _now() -> str:

@@ -11,8 +11,10 @@ import binascii
 import hashlib
 import logging
 import mimetypes
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -83,10 +85,10 @@ class Transfer:
         """
         room = asyncio.Semaphore(MAX_TRANSFERS)
         several = max(self._job.request.n, len(response.available)) > 1
-        with tempfile.TemporaryDirectory(prefix="aisa-", ignore_cleanup_errors=True) as folder:
+        async with _temporary_folder() as folder:
 
             async def store_one(image: GeneratedImage) -> StoredImage:
-                path = Path(folder) / str(image.index)
+                path = folder / str(image.index)
                 move = _Move(self._job, self._bucket, image, path, claim_id, several)
                 async with room:
                     found = await asyncio.to_thread(move.find) if is_resumed else None
@@ -198,6 +200,16 @@ class _Move:
 
     def _key(self, ext: str, sha256: str) -> str:
         return self.job.target.key(index=self.image.index, ext=ext, sha256=sha256, several=self.several)
+
+
+@asynccontextmanager
+async def _temporary_folder() -> AsyncIterator[Path]:
+    """Yield an empty folder. Made and removed in threads: a disk can be slow, and hundreds of tasks wait."""
+    folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="aisa-")
+    try:
+        yield Path(folder)
+    finally:
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
 def _decode(b64_json: str, path: Path) -> FetchedImage:

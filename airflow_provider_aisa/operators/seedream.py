@@ -5,7 +5,6 @@ Literals are checked when the DAG is parsed, templates before anything is paid.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn, get_args
 
@@ -13,7 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperat
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_aisa.core.job import Job, OnPartial
-from airflow_provider_aisa.core.journal import Action, Attempt, Delivery, OnExisting, Policy, next_step
+from airflow_provider_aisa.core.journal import Action, Attempt, Delivery, OnExisting, Policy
 from airflow_provider_aisa.core.keys import Owner, Target, safe_name
 from airflow_provider_aisa.core.models import DEFAULT_MODEL, DEFAULT_SIZE
 from airflow_provider_aisa.core.request import (
@@ -25,6 +24,7 @@ from airflow_provider_aisa.core.request import (
     parse_size,
 )
 from airflow_provider_aisa.core.storage import Bucket, check_extra_args
+from airflow_provider_aisa.core.threads import run_apart
 from airflow_provider_aisa.exceptions import AisaError, InvalidRequest, error_from_dict
 from airflow_provider_aisa.hooks.aisa import AisaHook
 from airflow_provider_aisa.hooks.storage import open_s3
@@ -167,7 +167,7 @@ class SeedreamGenerateOperator(BaseOperator):
 
         from airflow_provider_aisa.core.pipeline import generate
 
-        return asyncio.run(generate(job, settings=settings, bucket=bucket)).to_dict()
+        return run_apart(generate(job, settings=settings, bucket=bucket)).to_dict()
 
     def _job(self, context: Context) -> Job:
         """Check everything that can be checked without a connection."""
@@ -238,21 +238,9 @@ def _is_finished(job: Job, bucket: Bucket) -> bool:
 
     A trigger that ends at once can outrun its own deferral, which Airflow takes for a killed task.
     """
-    from airflow_provider_aisa.core.ledger import Ledger
+    from airflow_provider_aisa.core.pipeline import look_up
 
-    ledger = Ledger(bucket, job.journal_key)
-    found = ledger.load()
-    if found is None:
-        return False
-    step = next_step(
-        found.entry,
-        attempt=job.attempt,
-        fingerprint=job.request.fingerprint(),
-        policy=job.policy,
-        age=found.age,
-        uri=ledger.uri,
-    )
-    return step.action is Action.RETURN
+    return look_up(job, bucket).action is Action.RETURN
 
 
 def _is_literal(value: object) -> bool:

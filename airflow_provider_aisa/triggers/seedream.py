@@ -6,6 +6,8 @@ keeps that from paying twice. An event carries keys and facts: it is stored in t
 
 from __future__ import annotations
 
+import asyncio
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -61,6 +63,8 @@ class SeedreamTrigger(BaseTrigger):
         )
 
     async def _generate(self, job: Job) -> GenerationResult:
+        # The first import of an HTTP client takes tenths of a second.
+        await asyncio.to_thread(import_module, "airflow_provider_aisa.core.pipeline")
         from airflow_provider_aisa.core.pipeline import generate
         from airflow_provider_aisa.core.storage import Bucket
 

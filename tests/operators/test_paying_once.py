@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import os
+import signal
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -312,3 +317,38 @@ def test_s3_arguments_for_encryption_apply_to_the_images(desk: Desk) -> None:
     tags = desk.s3.get_object_tagging(Bucket=desk.bucket, Key=image["key"])["TagSet"]
     assert head["CacheControl"] == "max-age=60"
     assert tags == [{"Key": "team", "Value": "shop"}]
+
+
+def test_an_execution_timeout_in_mid_request_still_records_what_it_pays_for(desk: Desk) -> None:
+    class Timeout(BaseException):
+        """Stands for AirflowTaskTimeout, which a signal raises wherever the process happens to be."""
+
+    def interrupt(*_: object) -> None:
+        raise Timeout
+
+    def send_signal_in_mid_request() -> None:
+        while not desk.gateway.requests:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGALRM)
+
+    desk.gateway.latency = 1.0
+    before = signal.signal(signal.SIGALRM, interrupt)
+    helper = threading.Thread(target=send_signal_in_mid_request)
+    helper.start()
+    try:
+        with pytest.raises(Timeout):
+            desk.run()
+    finally:
+        helper.join()
+        signal.signal(signal.SIGALRM, before)
+
+    assert desk.journal()["state"] == "paid"
+    assert desk.run(tries=2)["reused"]
+    assert desk.gateway.billed == 1
+
+
+def test_a_task_runs_where_an_event_loop_is_running_already(desk: Desk) -> None:
+    async def notebook() -> dict[str, Any]:
+        return desk.run()
+
+    assert len(asyncio.run(notebook())["images"]) == 1
