@@ -1,0 +1,116 @@
+"""The servers that all measured work uses, and fresh processes for it: nothing of one counts in another."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from airflow_provider_aisa.sandbox import Sandbox
+from benchmarks.work import BUCKET
+from tools.ports import find_free_ports
+from tools.seaweedfs import PORT_FLAGS, SeaweedFS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_VOLUMES = 64  # of 64 MB: more than all work writes
+_TIMEOUT = 180.0  # seconds for one process
+
+
+@dataclass
+class Servers:
+    """A gateway with its CDN, an S3 store with an empty bucket, and the environment that leads to them."""
+
+    sandbox: Sandbox
+    store: SeaweedFS
+    env: Mapping[str, str]
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def work(self, way: str) -> dict[str, float]:
+        """Do the task once, in a fresh process, and return what it took; see `benchmarks.work`."""
+        prefix = f"{way}-{next(self._numbers)}"
+        billed = self.sandbox.billed
+        answer = run_python("-m", "benchmarks.work", way, prefix, env=self.env)
+        stored = self._delete(prefix)
+        expected = {f"{prefix}/{index}.png" for index in range(self.sandbox.billed - billed)}
+        if not expected or expected - stored:
+            raise RuntimeError(f"{way} stored {stored} instead of {expected}")
+        figures: dict[str, float] = json.loads(answer.splitlines()[-1])
+        return figures
+
+    def _delete(self, prefix: str) -> set[str]:
+        client = self.store.client()
+        listed = client.list_objects_v2(Bucket=BUCKET, Prefix=f"{prefix}/").get("Contents", [])
+        keys = {found["Key"] for found in listed}
+        for key in keys:
+            client.delete_object(Bucket=BUCKET, Key=key)
+        return keys
+
+
+@contextmanager
+def open_servers() -> Iterator[Servers]:
+    """Run the servers, warmed up, for as long as the context lasts."""
+    ports = find_free_ports(len(PORT_FLAGS))
+    with SeaweedFS(free_ports=lambda _: ports) as store, Sandbox() as sandbox, environment() as env:
+        store.create_bucket(BUCKET)
+        _grow(ports[PORT_FLAGS.index("master.port")])
+        yield Servers(
+            sandbox,
+            store,
+            {
+                **env,
+                "AIRFLOW_CONN_AISA_DEFAULT": sandbox.connection,
+                "AIRFLOW_CONN_AWS_DEFAULT": store.airflow_connection(),
+                "AWS_ACCESS_KEY_ID": store.access_key,
+                "AWS_DEFAULT_REGION": store.region,
+                "AWS_ENDPOINT_URL_S3": store.endpoint_url,
+                "AWS_SECRET_ACCESS_KEY": store.secret_key,
+                "OPENAI_API_KEY": sandbox.api_key,
+                "OPENAI_BASE_URL": sandbox.base_url,
+            },
+        )
+
+
+def _grow(master_port: int) -> None:
+    """Make room now: a write that finds none waits for a second, whoever sends it."""
+    url = f"http://127.0.0.1:{master_port}/vol/grow?collection={BUCKET}&count={_VOLUMES}"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    opener.open(url, timeout=60).close()
+
+
+@contextmanager
+def environment() -> Iterator[dict[str, str]]:
+    """Yield an environment with an Airflow home of its own and nothing of this machine's configuration."""
+    foreign = ("AIRFLOW_", "AISA_", "AWS_", "OPENAI_")
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(foreign) and not name.lower().endswith("_proxy")
+    }
+    with tempfile.TemporaryDirectory(prefix="aisa-benchmarks-") as home:
+        yield {
+            **env,
+            "AIRFLOW_HOME": home,
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        }
+
+
+def run_python(*arguments: str, env: Mapping[str, str]) -> str:
+    """Run this Python with these arguments and return what it printed; raise RuntimeError if it failed."""
+    done = subprocess.run(
+        [sys.executable, *arguments], env=env, capture_output=True, text=True, timeout=_TIMEOUT, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stderr[-3_000:]}")
+    return done.stdout
