@@ -1,3 +1,32 @@
-"""AIsa for Apache Airflow: Seedream images, paid once, stored in S3."""
+"""AIsa for Apache Airflow: Seedream images, paid once, stored in S3.
+
+The public names are loaded on first use, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow_provider_aisa.hooks.aisa import AisaHook
+    from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
+    from airflow_provider_aisa.retry_policy import AisaRetryPolicy
+    from airflow_provider_aisa.triggers.seedream import SeedreamTrigger
 
 __version__ = "0.1.0"
+
+__all__ = ["AisaHook", "AisaRetryPolicy", "SeedreamGenerateOperator", "SeedreamTrigger", "__version__"]
+
+_HOMES = {
+    "AisaHook": "hooks.aisa",
+    "AisaRetryPolicy": "retry_policy",  # needs Airflow 3.3
+    "SeedreamGenerateOperator": "operators.seedream",
+    "SeedreamTrigger": "triggers.seedream",
+}
+
+
+def __getattr__(name: str) -> object:
+    if home := _HOMES.get(name):
+        return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
