@@ -152,15 +152,7 @@ class Pipeline:
         return await self._finish(Paid(entry, found.etag), reused=True)
 
     async def _buy(self, found: Found | None, step: Step) -> Paid:
-        job, request = self._job, self._job.request
-        log.info(
-            "Sending a billable request: %d image(s) of %s, %s, about %s. Journal: %s.",
-            request.n,
-            request.model,
-            request.size,
-            job.cost_text(request.n),
-            self._ledger.uri,
-        )
+        job = self._job
         if step.unknown_outcomes:
             log.warning(
                 "%d earlier request(s) for the same images may have been billed without a response.",

@@ -7,6 +7,7 @@ of it. A cancelled task stops waiting for it, but never interrupts it.
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -82,7 +83,16 @@ class Purchase:
 
     def _exchange_once(self, call: Call) -> Outcome:
         claimed = self._claim()
-        self._etag = self._ledger.write(claimed, self._etag)
+        self._write_claim(claimed)
+        request = self._job.request
+        log.info(
+            "Sending a billable request: %d image(s) of %s, %s, about %s. Journal: %s.",
+            request.n,
+            request.model,
+            request.size,
+            self._job.cost_text(request.n),
+            self._ledger.uri,
+        )
         outcome = self._client.exchange(call)
         if isinstance(outcome, httpx.Response) and outcome.is_success:
             self._record(claimed, outcome)
@@ -91,6 +101,14 @@ class Purchase:
         else:
             self._release()
         return outcome
+
+    def _write_claim(self, claimed: Entry) -> None:
+        """Write a claim until it is fresh: one whose answer came late may be stale, and another's by now."""
+        took = CLAIM_MARGIN
+        while took > CLAIM_MARGIN / 2:
+            began = time.monotonic()
+            self._etag = self._ledger.write(claimed, self._etag)
+            took = time.monotonic() - began
 
     def _claim(self) -> Entry:
         job = self._job

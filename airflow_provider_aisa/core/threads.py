@@ -57,9 +57,10 @@ def run_apart(main: Coroutine[Any, Any, T]) -> T:
 
 
 def _in_thread(work: Callable[[], T]) -> Future[T]:
-    """Start a thread of its own, for which Python waits at exit.
+    """Start a thread of its own.
 
-    A pool that all share would be broken in a process that is forked from one that has used it.
+    Python waits for it at exit, Airflow's processes do not. A pool that all share would be broken in a
+    process that is forked from one that has used it.
     """
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="aisa")
     future = executor.submit(contextvars.copy_context().run, work)

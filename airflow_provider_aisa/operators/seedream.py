@@ -6,7 +6,7 @@ Literals are checked when the DAG is parsed, templates before anything is paid.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast, get_args
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
@@ -98,7 +98,7 @@ class SeedreamGenerateOperator(BaseOperator):
         aws_conn_id: str | None = "aws_default",
         max_cost_usd: float | str | None = None,
         idempotency_key: str | None = None,
-        on_existing: OnExisting = "reuse",
+        on_existing: OnExisting | str = "reuse",
         delivery: Delivery = "at-least-once",
         on_partial: OnPartial = "fail",
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
@@ -255,9 +255,9 @@ def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise InvalidRequest(f"{name} {value!r} is unknown: use {' or '.join(map(repr, choices))}")
 
 
-def _parse_on_existing(value: OnExisting) -> OnExisting:
+def _parse_on_existing(value: str) -> OnExisting:
     _check_choice("on_existing", value, get_args(OnExisting))
-    return value
+    return cast("OnExisting", value)
 
 
 def _parse_idempotency_key(value: object) -> str | None:

@@ -1,0 +1,50 @@
+"""One gateway, one store and one Airflow for all tests of this folder: starting them takes half a minute."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_provider_aisa.sandbox import Sandbox
+from tests.airflow.support import BUCKET, CONFIG, DAGS, TIMEOUT, Airflow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tools.seaweedfs import SeaweedFS
+
+
+@pytest.fixture(scope="session")
+def gateway() -> Iterator[Sandbox]:
+    """Run a gateway whose images take a moment: a trigger that ends at once can outrun its own deferral."""
+    with Sandbox(latency=3, api_key=f"sk-aisa-{secrets.token_hex(16)}") as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="session")
+def airflow(
+    gateway: Sandbox, s3_store: SeaweedFS, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Airflow]:
+    """Run Airflow, with connections that only its environment holds."""
+    s3_store.create_bucket(BUCKET)
+    aisa = {**json.loads(gateway.connection), "extra": {"timeout": TIMEOUT}}
+    by_another_name = {**aisa, "host": gateway.base_url.replace("127.0.0.1", "localhost")}
+    connections = {
+        "aisa_default": json.dumps(aisa),
+        "aisa_limited": json.dumps(by_another_name),
+        "aws_default": s3_store.airflow_connection(bucket=BUCKET),
+    }
+    home = tmp_path_factory.mktemp("airflow")
+    with Airflow(home, DAGS, connections=connections, config=CONFIG) as running:
+        running.wait_until_ready()
+        running.wait_until_parsed()
+        yield running
+
+
+@pytest.fixture
+def prompt(request: pytest.FixtureRequest) -> str:
+    """Return a prompt that no other test uses: what was billed for a test is counted by it."""
+    return f"{request.node.name} {secrets.token_hex(4)}"

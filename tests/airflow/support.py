@@ -1,0 +1,174 @@
+"""A real Airflow whose tasks ask a local gateway and write to a real object store, and one run in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_aisa.core.keys import Owner
+from tools.airflow_run import StandaloneAirflow
+from tools.supervise import Process, descendants
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mypy_boto3_s3 import S3Client
+
+    from airflow_provider_aisa.sandbox import Sandbox
+
+DAGS = Path(__file__).parent / "dags"
+BUCKET = "images"
+WAIT = 120.0  # seconds; all but a hanging test need a tenth of it
+DAG_IDS = ("sync", "deferred", "limited", "mapped")
+
+#: Airflow imports this file in each of its processes, the triggerer's included. The claim of a process that
+#: died is stale after the connection's timeout and this margin: six minutes by default, 11 s here.
+LOCAL_SETTINGS = """
+import airflow_provider_aisa.core.pipeline
+import airflow_provider_aisa.core.purchase
+
+airflow_provider_aisa.core.purchase.CLAIM_MARGIN = 1.0
+airflow_provider_aisa.core.pipeline.POLL = 0.5
+"""
+TIMEOUT = 10  # seconds; of the AIsa connections
+CONFIG = {
+    "core.dags_are_paused_at_creation": "False",
+    "core.test_connection": "Enabled",
+    # A triggerer that was killed is given up after 30 s by default, and its triggers go to the next one.
+    "triggerer.triggerer_health_check_threshold": "6",
+    "triggerer.job_heartbeat_sec": "1",
+    # Seconds for which a worker can overlook that its task has ended. When the scheduler hears of a deferral
+    # after its trigger has fired, it takes the task for killed.
+    "workers.min_heartbeat_interval": "1",
+}
+
+
+def wait_for(condition: Callable[[], bool], what: str, timeout: float = WAIT) -> None:
+    """Wait until something is true; fail, saying what it was, when it takes too long."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout:.0f} s in vain for {what}"
+        time.sleep(0.1)
+
+
+def paid(gateway: Sandbox, prompt: str) -> int:
+    """Return how many images the gateway billed for prompts that begin like this."""
+    return sum(entry.images for entry in gateway.ledger if entry.prompt.startswith(prompt))
+
+
+def wait_for_request(gateway: Sandbox, prompt: str) -> None:
+    """Wait until a request for this prompt is at the gateway and has no answer yet."""
+
+    def is_under_way() -> bool:
+        return any(request.status is None and prompt.encode() in request.body for request in gateway.requests)
+
+    wait_for(is_under_way, f"a request for {prompt!r}")
+
+
+class Airflow(StandaloneAirflow):
+    """A standalone Airflow, with what the tests ask of its API besides."""
+
+    def __enter__(self) -> Airflow:
+        (self.home / "config").mkdir(parents=True)
+        (self.home / "config" / "airflow_local_settings.py").write_text(LOCAL_SETTINGS)
+        super().__enter__()
+        return self
+
+    def api(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        """Ask Airflow's API as its admin; raise AirflowError when it refuses."""
+        return self._request(method, path, **options)
+
+    def wait_until_parsed(self) -> None:
+        """Wait until every DAG file has been imported, or has failed to."""
+        wait_for(lambda: set(DAG_IDS) <= self._dag_ids() and bool(self.import_errors()), "the DAG files")
+
+    def _dag_ids(self) -> set[str]:
+        return {dag["dag_id"] for dag in self.api("GET", "/api/v2/dags")["dags"]}
+
+    def import_errors(self) -> list[dict[str, Any]]:
+        """Return the DAG files that cannot be imported."""
+        errors: list[dict[str, Any]] = self.api("GET", "/api/v2/importErrors")["import_errors"]
+        return errors
+
+    def kill_triggerer(self) -> None:
+        """End the triggerer as a power cut does: it, its runner and its log server are gone at once."""
+        triggerer = self._triggerer()
+        for process in [triggerer, *descendants(triggerer.pid)]:
+            os.kill(process.pid, signal.SIGKILL)
+        self._wait_for_end(triggerer)
+
+    def terminate_triggerer(self) -> None:
+        """End the triggerer as a deploy does: it may take its time."""
+        triggerer = self._triggerer()
+        os.kill(triggerer.pid, signal.SIGTERM)
+        self._wait_for_end(triggerer)
+
+    def _triggerer(self) -> Process:
+        return self.processes("airflow triggerer")[0]
+
+    def _wait_for_end(self, process: Process) -> None:
+        wait_for(lambda: process not in self.processes(), f"the end of {process.command}")
+
+    def start_run(self, dag_id: str, **conf: Any) -> Run:
+        """Trigger a DAG; ``conf`` replaces its params."""
+        return Run(self, dag_id, self.trigger(dag_id, conf))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of a DAG in which one task, ``generate``, is what matters."""
+
+    airflow: Airflow
+    dag_id: str
+    run_id: str
+
+    def wait(self) -> str:
+        """Wait until the run has ended; return its state."""
+        return self.airflow.wait_for_run(self.dag_id, self.run_id, WAIT)
+
+    def task(self, task_id: str = "generate", map_index: int = -1) -> dict[str, Any]:
+        """Return the task instance as the API describes it."""
+        return self.airflow.task_instance(self.dag_id, self.run_id, task_id, map_index)
+
+    def wait_for_task(self, state: str) -> dict[str, Any]:
+        """Wait until the task is in this state, and return it."""
+        wait_for(lambda: self.task()["state"] == state, f"{self.dag_id} to be {state}")
+        return self.task()
+
+    def result(self, map_index: int = -1) -> dict[str, Any]:
+        """Return what the task returned."""
+        found: dict[str, Any] = self.airflow.xcom(self.dag_id, self.run_id, "generate", map_index=map_index)
+        return found
+
+    def log(self, task_id: str = "generate") -> str:
+        """Return all that the task and its triggers have logged."""
+        return self.airflow.task_log(self.dag_id, self.run_id, task_id)
+
+    def journal_state(self, client: S3Client) -> str | None:
+        """Return how far the journal says that the purchase got; None when it has no entry."""
+        prefix = f"seedream/{Owner(self.dag_id, self.run_id, 'generate').path()}/_aisa/"
+        found = client.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
+        if not found:
+            return None
+        [entry] = found
+        state: str = json.loads(client.get_object(Bucket=BUCKET, Key=entry["Key"])["Body"].read())["state"]
+        return state
+
+    def kill_worker(self) -> None:
+        """Kill the process that runs the task, as the kernel does when memory runs out."""
+        [process] = self.airflow.processes(f"airflow worker -- {self.task()['id']}")
+        os.kill(process.pid, signal.SIGKILL)
+
+    def clear(self) -> None:
+        """Press Clear."""
+        self.airflow.clear(self.dag_id, self.run_id, "generate")
+
+    def mark_failed(self) -> None:
+        """Press Mark as failed."""
+        path = f"/api/v2/dags/{self.dag_id}/dagRuns/{self.run_id}/taskInstances/generate"
+        self.airflow.api("PATCH", path, json={"new_state": "failed"})
