@@ -1,11 +1,38 @@
 PYTHON ?= python3
 BIN := .venv/bin
+WORKERS ?= 2
 
-.PHONY: install test demo bench clean
+.PHONY: install demo test lint bench chaos clean
 
 install: .venv/.installed  ## the package, editable, with all extras, in .venv
 
 .venv/.installed: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or later is needed: make PYTHON=python3.11 ...'; exit 1; }
+	@echo 'Installing into .venv: a few minutes the first time'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[sandbox,dev]'
-	touch $@
+	@touch $@
+
+demo: install  ## the quickstart DAG in a real Airflow; free, unless AISA_API_KEY is set
+	@$(BIN)/python -m tools.demo
+
+test: lint  ## all tests in parallel, with the coverage of workers and subprocesses
+	@$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n $(WORKERS)
+	@$(BIN)/coverage combine -q
+	@$(BIN)/coverage report
+
+lint: install  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install  ## the benchmarks; what they measure: benchmarks/
+	$(BIN)/python -m benchmarks
+
+chaos: install  ## 300 workers killed at random; fails when an image is lost or paid for twice needlessly
+	$(BIN)/python -m tests.crash
+
+clean:  ## caches and leftovers; .venv stays, and so does demo-images, which may be paid for
+	rm -rf .demo build dist .coverage* .hypothesis .schemathesis .mypy_cache .pytest_cache .ruff_cache
+	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
