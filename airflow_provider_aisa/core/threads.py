@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import os
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Final, TypeVar
@@ -15,6 +16,7 @@ T = TypeVar("T")
 
 #: Seconds that whoever is cancelled waits for a request that is on its way, so that it can be recorded.
 GRACE: Final = 30.0
+_MOST_THREADS: Final = 1000
 
 
 async def to_the_end(work: Callable[[], T], what: str) -> T:
@@ -57,12 +59,31 @@ def run_apart(main: Coroutine[Any, Any, T]) -> T:
 
 
 def _in_thread(work: Callable[[], T]) -> Future[T]:
-    """Start a thread of its own.
+    """Run a function in a thread; Python waits for it at exit, Airflow's processes do not."""
+    future: Future[T] = Future()
+    future.set_running_or_notify_cancel()  # Nobody can cancel it from now on.
+    context = contextvars.copy_context()
 
-    Python waits for it at exit, Airflow's processes do not. A pool that all share would be broken in a
-    process that is forked from one that has used it.
-    """
-    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="aisa")
-    future = executor.submit(contextvars.copy_context().run, work)
-    executor.shutdown(wait=False)
+    def run() -> None:
+        try:
+            future.set_result(context.run(work))
+        except BaseException as e:  # whatever it is, it belongs to whoever waits
+            future.set_exception(e)
+
+    # Starting a thread waits until it runs: tenths of a second when others compete for the GIL, which an
+    # event loop should not spend. One thread starts the others.
+    _starter.submit(_threads.submit, run)
     return future
+
+
+def _new_threads() -> None:
+    """Begin with no threads: those of the parent do not exist in a forked process."""
+    global _starter, _threads  # noqa: PLW0603 - a process has one pool
+    _starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="aisa-starter")
+    _threads = ThreadPoolExecutor(max_workers=_MOST_THREADS, thread_name_prefix="aisa")
+
+
+_starter: ThreadPoolExecutor
+_threads: ThreadPoolExecutor  # as many as are needed at once; the pacer's limits bound that
+_new_threads()
+os.register_at_fork(after_in_child=_new_threads)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from airflow_provider_aisa.core.pipeline import GenerationResult
+
+
+#: Triggers of one event loop that look up their connections at the same time.
+_STARTS: Final = 10
+_starting: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
 
 class SeedreamTrigger(BaseTrigger):
@@ -47,7 +53,7 @@ class SeedreamTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield ``{"status": "success", "result": …}`` or ``{"status": "error", "error": …}``."""
         try:
-            result = await self._generate(Job.from_dict(self.job))
+            result = await self._generate()
         except AisaError as e:
             yield TriggerEvent({"status": "error", "error": e.to_dict()})
         else:
@@ -62,13 +68,20 @@ class SeedreamTrigger(BaseTrigger):
             job.journal_key,
         )
 
-    async def _generate(self, job: Job) -> GenerationResult:
-        # The first import of an HTTP client takes tenths of a second.
-        await asyncio.to_thread(import_module, "airflow_provider_aisa.core.pipeline")
+    async def _generate(self) -> GenerationResult:
+        async with _start():
+            job = Job.from_dict(self.job)
+            # The first import of an HTTP client takes tenths of a second.
+            await asyncio.to_thread(import_module, "airflow_provider_aisa.core.pipeline")
+            settings = await AisaHook(self.aisa_conn_id).aget_settings()
+            client = await shared_s3_client(self.aws_conn_id)
         from airflow_provider_aisa.core.pipeline import generate
         from airflow_provider_aisa.core.storage import Bucket
 
-        settings = await AisaHook(self.aisa_conn_id).aget_settings()
-        client = await shared_s3_client(self.aws_conn_id)
         bucket = Bucket(client, job.target.bucket or "", job.s3_extra_args)
         return await generate(job, settings=settings, bucket=bucket)
+
+
+def _start() -> asyncio.Semaphore:
+    """Return what lets triggers start a few at a time: hundreds in one step of the loop would block it."""
+    return _starting.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(_STARTS))

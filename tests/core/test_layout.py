@@ -46,7 +46,7 @@ def imports(path: Path) -> Iterator[tuple[str, str]]:
 def loaded_after(statement: str) -> set[str]:
     """Return the modules that a fresh interpreter has loaded after a statement."""
     code = f"import sys, json\n{statement}\nprint('\\n' + json.dumps(sorted(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)  # noqa: S603 - ours
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -57,7 +57,7 @@ class Terminal:
 def terminal(*options: str) -> Iterator[Terminal]:
     command = [sys.executable, *COMMAND, "0", *options]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:  # noqa: S603  # our own
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
         try:
             yield Terminal(process)
         finally:
