@@ -32,12 +32,18 @@ MODELS_ENDPOINT: Final = "models"
 #: Seconds that one call may spend waiting between its attempts, as AIsa's documentation asks.
 MAX_WAIT: Final = 60.0
 _CONNECT_TIMEOUT: Final = 10.0
+_making_ssl_context = threading.Lock()
 
 
 @cache
+def _make_ssl_context() -> ssl.SSLContext:
+    return httpx.create_ssl_context()
+
+
 def ssl_context() -> ssl.SSLContext:
     """Return the process's one TLS context: reading the certificate store takes tens of milliseconds."""
-    return httpx.create_ssl_context()
+    with _making_ssl_context:  # Whoever comes meanwhile waits for it rather than making another.
+        return _make_ssl_context()
 
 
 class AisaClient:

@@ -58,6 +58,11 @@ def run_apart(main: Coroutine[Any, Any, T]) -> T:
             wait([future], timeout=2 * GRACE)
 
 
+def in_background(work: Callable[[], object]) -> None:
+    """Start a function whose result somebody will need soon."""
+    _in_thread(work)
+
+
 def _in_thread(work: Callable[[], T]) -> Future[T]:
     """Run a function in a thread; Python waits for it at exit, Airflow's processes do not."""
     future: Future[T] = Future()

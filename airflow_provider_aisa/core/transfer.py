@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 #: Images of one response on their way at once.
 MAX_TRANSFERS: Final = 8
+#: Of them those that are being downloaded: with two at a time, the first are uploaded while the next arrive.
+MAX_DOWNLOADS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class Transfer:
         :param is_resumed: an earlier attempt may have stored some of them.
         :raises AisaError: of the first image that failed, after all others are stored.
         """
-        room = asyncio.Semaphore(MAX_TRANSFERS)
+        room, downloads = asyncio.Semaphore(MAX_TRANSFERS), asyncio.Semaphore(MAX_DOWNLOADS)
         several = max(self._job.request.n, len(response.available)) > 1
         async with _temporary_folder() as folder:
 
@@ -92,7 +94,11 @@ class Transfer:
                 move = _Move(self._job, self._bucket, image, path, claim_id, several)
                 async with room:
                     found = await asyncio.to_thread(move.find) if is_resumed else None
-                    return found or await move.run(self._fetcher)
+                    if found is not None:
+                        return found
+                    async with downloads:
+                        fetched = await move.fetch(self._fetcher)
+                    return await asyncio.to_thread(move.upload, fetched)
 
             outcomes = await asyncio.gather(*map(store_one, response.available), return_exceptions=True)
         stored = [outcome for outcome in outcomes if isinstance(outcome, StoredImage)]
@@ -156,15 +162,14 @@ class _Move:
                 return StoredImage.from_head(head, bucket=self.bucket, key=key)
         return None
 
-    async def run(self, fetcher: Fetcher) -> StoredImage:
-        """Fetch the image and upload it."""
+    async def fetch(self, fetcher: Fetcher) -> FetchedImage:
+        """Bring the image to its file."""
         if self.image.url is not None:
-            fetched = await fetcher.fetch(self.image.url, self.path)
-        else:
-            fetched = await asyncio.to_thread(_decode, self.image.b64_json or "", self.path)
-        return await asyncio.to_thread(self._upload, fetched)
+            return await fetcher.fetch(self.image.url, self.path)
+        return await asyncio.to_thread(_decode, self.image.b64_json or "", self.path)
 
-    def _upload(self, fetched: FetchedImage) -> StoredImage:
+    def upload(self, fetched: FetchedImage) -> StoredImage:
+        """Put the file into the bucket, and delete it."""
         info = fetched.info
         key = self._key(info.ext, fetched.sha256)
         named = mimetypes.guess_type(key)[0]

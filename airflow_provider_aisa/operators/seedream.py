@@ -24,7 +24,7 @@ from airflow_provider_aisa.core.request import (
     parse_size,
 )
 from airflow_provider_aisa.core.storage import Bucket, check_extra_args
-from airflow_provider_aisa.core.threads import run_apart
+from airflow_provider_aisa.core.threads import in_background, run_apart
 from airflow_provider_aisa.exceptions import AisaError, InvalidRequest, error_from_dict
 from airflow_provider_aisa.hooks.aisa import AisaHook
 from airflow_provider_aisa.hooks.storage import open_s3
@@ -158,6 +158,7 @@ class SeedreamGenerateOperator(BaseOperator):
         job.request.check_budget(self.max_cost_usd, price)
         if not job.request.is_known_model:
             self.log.warning("Model %r is not known here: its rules and price cannot be checked.", self.model)
+        in_background(_prepare)
         client, default_bucket = open_s3(self.aws_conn_id)
         bucket = Bucket(client, self._bucket_name(job.target, default_bucket), job.s3_extra_args)
         bucket.check_args()
@@ -231,6 +232,13 @@ class SeedreamGenerateOperator(BaseOperator):
             "no bucket: set s3_bucket, write s3_key as s3://bucket/key, or give the AWS connection "
             f'{self.aws_conn_id!r} the extra {{"service_config": {{"s3": {{"bucket_name": "…"}}}}}}'
         )
+
+
+def _prepare() -> None:
+    """Do what takes tens of milliseconds and will be needed, while S3's client is being made."""
+    from airflow_provider_aisa.core.client import ssl_context
+
+    ssl_context()
 
 
 def _is_finished(job: Job, bucket: Bucket) -> bool:
