@@ -133,7 +133,7 @@ class Purchase:
         except OutcomeUnknown:
             self._end(claimed, "an unreadable response")
             raise
-        if not response.available and response.billed == 0:
+        if response.is_known_unbilled:
             self._release()
             self._paid = Paid(self._paid_entry(claimed, response), None)
             return

@@ -97,6 +97,11 @@ class GenerationResponse:
         figure = self.usage.get("generated_images")
         return figure if isinstance(figure, int) and figure >= 0 else len(self.available)
 
+    @property
+    def is_known_unbilled(self) -> bool:
+        """Whether there are no images and the gateway itself says that none is on the bill."""
+        return not self.available and self.usage.get("generated_images") == 0
+
     def to_dict(self) -> dict[str, Any]:
         """Return JSON for the journal, links included: without them a paid image is lost."""
         return {**asdict(self), "usage": dict(self.usage), "images": [asdict(image) for image in self.images]}

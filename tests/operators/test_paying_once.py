@@ -11,12 +11,15 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
+from airflow_provider_aisa.core.client import AisaClient
 from airflow_provider_aisa.exceptions import (
     AisaError,
     AlreadyGenerated,
     ContentRefused,
+    FewerImages,
     GatewayFailed,
     ImageLinkExpired,
     ImageUnavailable,
@@ -352,3 +355,24 @@ def test_a_task_runs_where_an_event_loop_is_running_already(desk: Desk) -> None:
         return desk.run()
 
     assert len(asyncio.run(notebook())["images"]) == 1
+
+
+def test_no_images_without_a_word_about_the_bill_are_not_bought_anew_by_a_retry(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`usage` is missing: nobody can say that nothing was billed."""
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"created": 1, "data": []})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            AisaClient, "exchange", lambda *_: answer(httpx.Request("POST", "https://gateway.test"))
+        )
+        with pytest.raises(FewerImages, match="returned 0 of 1"):
+            desk.run()
+
+    with pytest.raises(FewerImages):
+        desk.run(tries=2)
+    assert desk.gateway.billed == 0
+    assert not desk.run(tries=3, clears=1, on_existing="regenerate")["reused"]
