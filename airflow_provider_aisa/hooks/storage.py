@@ -1,4 +1,4 @@
-"""An AWS connection becomes an S3 client. What S3Hook knows of connections is not repeated here."""
+"""An AWS connection becomes an S3 client. Session, endpoint and settings are S3Hook's."""
 
 from __future__ import annotations
 

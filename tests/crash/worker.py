@@ -163,7 +163,7 @@ def main() -> None:
 
     import airflow_provider_aisa.core.pipeline
     import airflow_provider_aisa.operators.seedream
-    import airflow_provider_aisa.triggers.seedream  # noqa: F401
+    import airflow_provider_aisa.triggers.seedream  # noqa: F401 - so that a forked worker need not
 
     _warm_up()
     _Server(reports).serve()
