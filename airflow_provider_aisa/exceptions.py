@@ -12,6 +12,7 @@ AisaError
 ├── GatewayFailed           try again later: nothing was generated
 ├── OutcomeUnknown          nobody knows whether images were billed
 ├── FewerImages             decide whether the stored ones are enough
+├── ItemsFailed             look at the batch's manifest: the other items are stored
 ├── ImageUnavailable        try the download again: the images are paid for
 │   ├── ImageLinkExpired    the link is gone, and the image with it
 │   └── ImageUnusable       what came is not an image that may be stored
@@ -130,6 +131,13 @@ class OutcomeUnknown(AisaError):
 
 class FewerImages(AisaError):
     """The gateway returned fewer images than were asked and are on the bill; those that came are stored."""
+
+
+class ItemsFailed(AisaError):
+    """Items of a batch failed, more than its author allows; the others are stored.
+
+    It is retryable when one of them is.
+    """
 
 
 class ImageUnavailable(AisaError):

@@ -7,6 +7,7 @@ OutcomeUnknown. Any other 4xx, and a spend cap that is reached, are final.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -75,11 +76,17 @@ class Attempts:
     def __init__(
         self, call: Call, settings: Settings, *, max_wait: float, randomness: Callable[[], float]
     ) -> None:
+        """Decide for one call.
+
+        :param max_wait: seconds that it may wait in all. Infinite: it waits out each rate limit, and these
+            do not count as retries.
+        """
         self._call = call
         self._settings = settings
         self._left = max_wait
         self._randomness = randomness
-        self._sent = 0
+        self._failed = 0  # of `max_retries` + 1
+        self._limited = 0
 
     @property
     def patience(self) -> float:
@@ -92,13 +99,16 @@ class Attempts:
         :raises AisaError: sending again is useless, could pay twice, or would take too long.
         """
         error = self._read(outcome)
-        self._sent += 1
-        if not isinstance(error, RateLimited | GatewayFailed):
+        if isinstance(error, RateLimited) and self._left == math.inf:
+            self._limited += 1
+        elif isinstance(error, RateLimited | GatewayFailed):
+            self._failed += 1
+        else:
             raise error
-        delay = backoff(self._sent - 1, self._randomness)
+        delay = backoff(self._failed + self._limited - 1, self._randomness)
         if error.retry_after is not None:
             delay = max(error.retry_after, 0.0)
-        if self._sent > self._settings.max_retries or delay > self._left:
+        if self._failed > self._settings.max_retries or delay > self._left:
             raise error
         self._left -= delay
         return delay

@@ -53,7 +53,8 @@ class AisaClient:
     :param pacer: None to share one with every client of the same key in this process.
     :param transport: what sends the sync requests; for tests, an ``httpx.MockTransport``.
     :param async_transport: what sends the async ones.
-    :param max_wait: seconds that one call may wait between attempts.
+    :param max_wait: seconds that one call may wait between attempts; infinite to wait out rate limits,
+        however long they last.
     """
 
     def __init__(
@@ -76,6 +77,8 @@ class AisaClient:
         self._sleep = sleep
         self._asleep = asleep
         self._randomness = randomness
+        #: How often the gateway has answered 429.
+        self.rate_limits = 0
         self._opening = threading.Lock()
         self._sync: httpx.Client | None = None
         self._async: httpx.AsyncClient | None = None
@@ -181,6 +184,7 @@ class AisaClient:
         if isinstance(outcome, httpx.HTTPError):
             return None
         self._pacer.observe(outcome.headers)
+        self.rate_limits += outcome.status_code == 429
         return outcome if outcome.is_success else None
 
     def _delay(self, outcome: Outcome, attempts: Attempts) -> float:

@@ -18,6 +18,23 @@ OnPartial = Literal["fail", "keep"]
 
 
 @dataclass(frozen=True, slots=True)
+class Item:
+    """Which of a batch's requests a job is.
+
+    :param id: given by the author, or made of the request; unique in its batch.
+    :param journal_folder: of the batch, with its ``/``.
+    """
+
+    id: str
+    journal_folder: str
+
+
+def journal_root(target: Target, idempotency_key: str | None) -> str:
+    """Return the folder of journals, with its ``/``: next to the images, or with the author's own key not."""
+    return f"{'' if idempotency_key is not None else target.folder}_aisa/"
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A valid request, where its images go, and what its author wants done about everything else.
 
@@ -26,6 +43,7 @@ class Job:
     :param idempotency_key: the author's own; None for one that belongs to the task instance.
     :param s3_extra_args: further arguments of PutObject.
     :param is_first_try: of a task in a worker, which is spared what only repeats need.
+    :param item: which of a batch this is; None for a task's only request.
     """
 
     request: ImageRequest
@@ -37,16 +55,19 @@ class Job:
     idempotency_key: str | None = None
     s3_extra_args: Mapping[str, Any] = field(default_factory=dict)
     is_first_try: bool = False
+    item: Item | None = None
 
     @property
     def journal_key(self) -> str:
-        """The key of the journal's entry: in ``_aisa/`` next to the images.
+        """The key of the journal's entry: in ``_aisa/`` next to the images, or in the batch's folder.
 
         With the author's own key it is in the bucket's root, so that it does not move with the images.
         """
-        name = journal_name(self.attempt, self.request.fingerprint(), self.idempotency_key)
-        folder = "" if self.idempotency_key is not None else self.target.folder
-        return f"{folder}_aisa/{name}"
+        item_id = self.item.id if self.item else None
+        name = journal_name(self.attempt.owner, self.request.fingerprint(), self.idempotency_key, item_id)
+        if self.item is not None:
+            return f"{self.item.journal_folder}{name}"
+        return f"{journal_root(self.target, self.idempotency_key)}{name}"
 
     def metadata(self) -> dict[str, str]:
         """Return the user metadata of each image."""
@@ -76,7 +97,7 @@ class Job:
     def from_dict(cls, document: Mapping[str, Any]) -> Self:
         """Rebuild a job from :meth:`to_dict`."""
         price = document["price_usd"]
-        attempt = document["attempt"]
+        attempt, item = document["attempt"], document["item"]
         return cls(
             **{
                 **document,
@@ -85,5 +106,6 @@ class Job:
                 "attempt": Attempt(Owner(**attempt["owner"]), attempt["max_tries"]),
                 "price_usd": None if price is None else Decimal(price),
                 "policy": Policy(**document["policy"]),
+                "item": None if item is None else Item(**item),
             }
         )

@@ -144,14 +144,26 @@ class Entry:
         return replace(self, history=(*self.history, event)[-50:])
 
 
-def journal_name(attempt: Attempt, fingerprint: str, idempotency_key: str | None) -> str:
+def journal_name(
+    owner: Owner, fingerprint: str, idempotency_key: str | None, item_id: str | None = None
+) -> str:
     """Return the object's name: the same in every try of a task instance, or wherever a key is used."""
-    owner = attempt.owner
     identity: dict[str, Any] = {"idempotency_key": idempotency_key}
     if idempotency_key is None:
         identity = {**asdict(owner), "fingerprint": fingerprint}
+    if item_id is not None:
+        identity["item"] = item_id
+    return f"{_digest(identity)}.json"
+
+
+def batch_name(owner: Owner, idempotency_key: str | None) -> str:
+    """Return the name of the folder that holds the journals of a batch's items."""
+    return _digest({"batch": idempotency_key if idempotency_key is not None else asdict(owner)})
+
+
+def _digest(identity: Mapping[str, Any]) -> str:
     canonical = json.dumps(identity, sort_keys=True, ensure_ascii=False)
-    return f"{hashlib.sha256(canonical.encode()).hexdigest()[:40]}.json"
+    return hashlib.sha256(canonical.encode()).hexdigest()[:40]
 
 
 class Action(StrEnum):
@@ -185,6 +197,10 @@ class Policy:
     on_existing: OnExisting = "reuse"
     delivery: Delivery = "at-least-once"
 
+    def returns_stored(self, bought_by: Attempt, attempt: Attempt) -> bool:
+        """Return whether an attempt returns the stored images of this or another attempt."""
+        return bought_by == attempt or self.on_existing == "reuse"
+
 
 def next_step(
     entry: Entry | None, *, attempt: Attempt, fingerprint: str, policy: Policy, age: float, uri: str
@@ -207,7 +223,7 @@ def next_step(
         return _after_claim(entry, policy=policy, is_anew=is_anew, age=age, uri=uri)
     if entry.state is State.PAID:
         return Step(Action.RESUME, is_anew=is_anew)
-    if is_repeat or policy.on_existing == "reuse":
+    if policy.returns_stored(entry.attempt, attempt):
         return Step(Action.RETURN)
     if is_anew:
         return Step(Action.BUY)

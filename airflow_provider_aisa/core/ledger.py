@@ -97,6 +97,15 @@ class Ledger:
             self._probe(body)
         return written
 
+    def prove(self, body: bytes) -> bool:
+        """Write an object of a batch, whatever is there, and return whether conditions can be relied on.
+
+        :raises StorageFailed: the bucket cannot be written.
+        """
+        self._bucket.write(self._key, body, only_if=None, is_conditional=False)
+        self._probe(body)
+        return _reliable.get(self._store, False)
+
     def release(self, etag: str) -> None:
         """Delete the entry if it is still what it was: nothing was sent, or nothing was billed."""
         is_reliable = _reliable.get(self._store) is not False

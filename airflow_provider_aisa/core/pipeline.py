@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
+from airflow_provider_aisa.core.budget import Budget
 from airflow_provider_aisa.core.client import AisaClient
 from airflow_provider_aisa.core.fetch import Fetcher, open_fetcher
 from airflow_provider_aisa.core.job import Job
@@ -20,7 +21,7 @@ from airflow_provider_aisa.core.purchase import Paid, Purchase
 from airflow_provider_aisa.core.response import GenerationResponse
 from airflow_provider_aisa.core.settings import Settings
 from airflow_provider_aisa.core.storage import Bucket
-from airflow_provider_aisa.core.transfer import Transfer
+from airflow_provider_aisa.core.transfer import Lanes, Transfer
 from airflow_provider_aisa.exceptions import (
     FewerImages,
     ImageLinkExpired,
@@ -64,6 +65,7 @@ async def generate(job: Job, *, settings: Settings, bucket: Bucket) -> Generatio
     """Do what is left to be done of a job, with clients of its own. Raises as :meth:`Pipeline.run`."""
     # Not closed: when this is cancelled, a request may still be under way, and closing would cut it off.
     # Nothing stays open for long: each connection ends with its response.
+    bucket.check_args()
     client = AisaClient(settings)
     async with open_fetcher(settings) as fetcher:
         return await Pipeline(job, client=client, fetcher=fetcher, bucket=bucket).run()
@@ -89,6 +91,8 @@ def _decide(job: Job, ledger: Ledger, found: Found | None) -> Step:
 class Pipeline:
     """The path of one job.
 
+    :param lanes: how many images are on their way at once; shared with other jobs of a batch.
+    :param budget: what each send has to fit into; shared with other jobs of a batch.
     :param sleep: waits between looks at somebody else's claim, in seconds.
     """
 
@@ -99,29 +103,59 @@ class Pipeline:
         client: AisaClient,
         fetcher: Fetcher,
         bucket: Bucket,
+        lanes: Lanes | None = None,
+        budget: Budget | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._job = job
         self._client = client
         self._ledger = Ledger(bucket, job.journal_key, probes=not job.is_first_try)
-        self._transfer = Transfer(job, fetcher=fetcher, bucket=bucket)
-        self._bucket = bucket
+        self._transfer = Transfer(job, fetcher=fetcher, bucket=bucket, lanes=lanes)
+        self._budget = budget
         self._sleep = sleep
+        self._purchase: Purchase | None = None
+        self._is_waiting = False
+        #: The images were paid for by an earlier attempt.
+        self.is_resumed = False
+        #: The entry as this job knows it last; None before anything is paid for.
+        self.entry: Entry | None = None
+        #: The ETag of the entry, once the journal says ``stored``.
+        self.stored_etag: str | None = None
 
-    async def run(self) -> GenerationResult:
+    @property
+    def is_waiting(self) -> bool:
+        """Whether nothing is under way or paid for: it waits for a turn to send, or for another's claim."""
+        return self._is_waiting and not (self._purchase is not None and self._purchase.is_committed)
+
+    @property
+    def unknown_outcomes(self) -> int:
+        """Requests of this job that may have been billed without a response being received."""
+        if self.entry is not None:
+            return self.entry.unknown_outcomes
+        return self._purchase.unknown_outcomes if self._purchase else 0
+
+    @property
+    def journal_uri(self) -> str:
+        """Where the entry is."""
+        return self._ledger.uri
+
+    async def run(self, *, is_new: bool = False) -> GenerationResult:
         """Do what is left to be done of the job, and return its result.
 
+        :param is_new: somebody has seen that there is no entry; should there be one by now, the claim fails
+            and it is read.
         :raises FewerImages: the gateway returned fewer images than asked and ``on_partial`` is ``fail``,
             or it returned none.
         :raises AisaError: the other children, as their names say.
         """
-        self._bucket.check_args()
-        found = await self._load()
+        found = None if is_new else await self._load()
         while True:
             step = _decide(self._job, self._ledger, found)
             if step.action is Action.WAIT:
                 log.info("Another copy of this task has claimed %s: waiting for it.", self._ledger.uri)
+                self._is_waiting = True
                 await self._sleep(min(step.seconds + 1.0, POLL))
+                self._is_waiting = False
                 found = await self._load()
                 continue
             if found is not None and step.action is not Action.BUY:
@@ -142,8 +176,10 @@ class Pipeline:
         return await asyncio.to_thread(self._ledger.load)
 
     async def _without_paying(self, found: Found, step: Step) -> GenerationResult:
-        entry = found.entry
+        self.entry = entry = found.entry
+        self.is_resumed = True
         if step.action is Action.RETURN:
+            self.stored_etag = found.etag
             log.info(
                 "Nothing is paid: these images exist already, %s (journal %s).", entry.uris, self._ledger.uri
             )
@@ -158,12 +194,14 @@ class Pipeline:
                 "%d earlier request(s) for the same images may have been billed without a response.",
                 step.unknown_outcomes,
             )
-        purchase = Purchase(
+        self.entry, self.is_resumed, self._is_waiting = None, False, True
+        self._purchase = purchase = Purchase(
             job,
             client=self._client,
             ledger=self._ledger,
             found=found,
             unknown_outcomes=step.unknown_outcomes,
+            budget=self._budget,
         )
         try:
             paid = await purchase.buy()
@@ -171,6 +209,8 @@ class Pipeline:
             # The next attempt would not send it either.
             e.retryable = job.policy.delivery == "at-least-once"
             raise
+        finally:
+            self._is_waiting = False
         response = GenerationResponse.from_dict(paid.entry.response or {})
         log.info(
             "AIsa billed %d image(s), %s; request %s.",
@@ -182,7 +222,7 @@ class Pipeline:
 
     async def _finish(self, paid: Paid, *, reused: bool) -> GenerationResult:
         """Store the images of a paid entry, and say so in the journal."""
-        entry = paid.entry
+        self.entry = entry = paid.entry
         response = GenerationResponse.from_dict(entry.response or {})
         try:
             images = await self._transfer.store(response, claim_id=entry.claim.id, is_resumed=reused)
@@ -192,8 +232,9 @@ class Pipeline:
         stored = replace(entry, state=State.STORED, images=images, response=response.without_links()).noted(
             f"stored {len(images)} image(s)"
         )
+        self.entry = stored
         if etag is not None:
-            await self._record_stored(stored, etag)
+            self.stored_etag = await self._record_stored(stored, etag)
         return self._complete(stored, reused=reused)
 
     async def _record_late(self, paid: Paid) -> str | None:
@@ -207,14 +248,15 @@ class Pipeline:
             log.warning("The paid response still is not recorded in %s: %r", self._ledger.uri, e)
             return paid.etag
 
-    async def _record_stored(self, stored: Entry, etag: str) -> None:
+    async def _record_stored(self, stored: Entry, etag: str) -> str | None:
         try:
-            await asyncio.to_thread(self._ledger.write, stored, etag)
+            return await asyncio.to_thread(self._ledger.write, stored, etag)
         except EntryChanged:
             log.info("Another copy of this task has finished %s as well.", self._ledger.uri)
         except StorageFailed as e:
             # The images are there; the next attempt would only look at them again.
             log.warning("The images are stored, but the journal could not be told: %s", e)
+        return None
 
     def _complete(self, entry: Entry, *, reused: bool) -> GenerationResult:
         """Return the result of a stored entry, or raise when it is not what was asked for."""

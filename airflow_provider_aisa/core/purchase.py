@@ -11,11 +11,13 @@ import time
 import uuid
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Final, cast
 
 import httpx
 
 from airflow_provider_aisa.core.attempts import Call, Outcome, may_be_billed
+from airflow_provider_aisa.core.budget import Budget
 from airflow_provider_aisa.core.client import AisaClient, generation
 from airflow_provider_aisa.core.job import Job
 from airflow_provider_aisa.core.journal import Claim, Entry, State
@@ -49,6 +51,7 @@ class Purchase:
 
     :param found: the entry that the claim replaces; None when there must be none.
     :param unknown_outcomes: earlier sends of the same request that may have been billed.
+    :param budget: what each send has to fit into.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Purchase:
         ledger: Ledger,
         found: Found | None,
         unknown_outcomes: int,
+        budget: Budget | None = None,
     ) -> None:
         self._job = job
         self._client = client
@@ -67,11 +71,21 @@ class Purchase:
         self._before = _without_open_claim(found.entry, unknown_outcomes) if found else None
         self._etag = found.etag if found else None
         self._paid: Paid | None = None
+        self._budget = budget or Budget(None)
+        self._sends = 0
+        #: A request is under way, or paid for: whoever stops now may lose what it brings.
+        self.is_committed = False
+
+    @property
+    def unknown_outcomes(self) -> int:
+        """Sends of this request that may have been billed without a response, the earlier ones included."""
+        return self._unknown
 
     async def buy(self) -> Paid:
         """Send the request until it is answered, and return what is recorded of the response.
 
         :raises EntryChanged: somebody else has claimed the entry; nothing was sent.
+        :raises OverBudget: the request costs more than the budget still allows; it was not sent.
         :raises AisaError: as :meth:`AisaClient.generate`; the entry says whether anything may be billed.
         """
         call = generation(self._job.request, at_most_once=self._job.policy.delivery == "at-most-once")
@@ -79,7 +93,27 @@ class Purchase:
         return cast("Paid", self._paid)  # Recorded by the exchange whose outcome has just been accepted.
 
     async def _exchange(self, call: Call) -> Outcome:
-        return await to_the_end(lambda: self._exchange_once(call), self._ledger.uri)
+        images = self._job.request.n
+        price = self._job.price_usd or Decimal(0)
+        self._budget.reserve(price * images, images=images)
+        self.is_committed = True
+        sends, billed = self._sends, 0
+        try:
+            outcome = await to_the_end(lambda: self._exchange_once(call), self._ledger.uri)
+            billed = self._billed(outcome)
+        except BaseException:
+            billed = images if self._sends > sends else 0
+            raise
+        finally:
+            self.is_committed = self._paid is not None
+            self._budget.settle(price * images, price * billed)
+        return outcome
+
+    def _billed(self, outcome: Outcome) -> int:
+        """Return how many images of an exchange are, or may be, on the bill."""
+        if self._paid is not None:
+            return GenerationResponse.from_dict(self._paid.entry.response or {}).billed
+        return self._job.request.n if may_be_billed(outcome) else 0
 
     def _exchange_once(self, call: Call) -> Outcome:
         claimed = self._claim()
@@ -93,6 +127,7 @@ class Purchase:
             self._job.cost_text(request.n),
             self._ledger.uri,
         )
+        self._sends += 1
         outcome = self._client.exchange(call)
         if isinstance(outcome, httpx.Response) and outcome.is_success:
             self._record(claimed, outcome)

@@ -123,12 +123,12 @@ class Bucket:
             "ChecksumSHA256": base64.b64encode(bytes.fromhex(sha256)).decode(),
             "Metadata": {**self.extra_args.get("Metadata", {}), **own},
         }
-        with path.open("rb") as body, _reported(f"{self.uri(key)} could not be written"):
+        with path.open("rb") as body, reported(f"{self.uri(key)} could not be written"):
             self.client.put_object(Bucket=self.name, Key=key, Body=body, **arguments)
 
     def head_image(self, key: str) -> Mapping[str, Any] | None:
         """Return what S3 says of an object (``Metadata``, ``ContentType``, ``ContentLength``), or None."""
-        with _reported(f"{self.uri(key)} could not be looked at"):
+        with reported(f"{self.uri(key)} could not be looked at"):
             return _none_if_missing(lambda: self.client.head_object(Bucket=self.name, Key=key))
 
     def read(self, key: str) -> StoredObject | None:
@@ -146,7 +146,7 @@ class Bucket:
                 _age(found["LastModified"], headers.get("date")),
             )
 
-        with _reported(f"{self.uri(key)} could not be read"):
+        with reported(f"{self.uri(key)} could not be read"):
             return _none_if_missing(get)
 
     def write(self, key: str, body: bytes, *, only_if: str | None, is_conditional: bool = True) -> str:
@@ -158,18 +158,37 @@ class Bucket:
         :raises ConditionUnsupported: the store knows no conditions.
         :raises StorageFailed: anything else.
         """
-        arguments = {name: value for name, value in self.extra_args.items() if name in _JOURNAL_ARGS}
+        arguments = self._journal_args()
         if is_conditional:
             arguments |= {"IfNoneMatch": "*"} if only_if is None else {"IfMatch": only_if}
-        with _reported(f"{self.uri(key)} could not be written"):
+        with reported(f"{self.uri(key)} could not be written"):
             written = self.client.put_object(
                 Bucket=self.name, Key=key, Body=body, ContentType="application/json", **arguments
             )
         return written["ETag"].strip('"')
 
+    def put_lines(self, path: Path, *, key: str) -> None:
+        """Upload a file of JSON lines in one PUT, whatever is there."""
+        with path.open("rb") as body, reported(f"{self.uri(key)} could not be written"):
+            self.client.put_object(
+                Bucket=self.name,
+                Key=key,
+                Body=body,
+                ContentType="application/x-ndjson",
+                **self._journal_args(),
+            )
+
+    def list_keys(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """Yield the key and the ETag of each object whose key begins so: one request per 1,000."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
+        with reported(f"{self.uri(prefix)} could not be listed"):
+            for page in pages:
+                for found in page.get("Contents", ()):
+                    yield found["Key"], found["ETag"].strip('"')
+
     def delete(self, key: str, *, only_if: str | None) -> None:
         """Delete an object that still has this ETag; another one is left alone. None: whatever it is."""
-        with _reported(f"{self.uri(key)} could not be deleted"):
+        with reported(f"{self.uri(key)} could not be deleted"):
             if only_if is None:
                 self.client.delete_object(Bucket=self.name, Key=key)
             else:
@@ -178,6 +197,9 @@ class Bucket:
     def uri(self, key: str) -> str:
         """Return ``s3://bucket/key``."""
         return f"s3://{self.name}/{key}"
+
+    def _journal_args(self) -> dict[str, Any]:
+        return {name: value for name, value in self.extra_args.items() if name in _JOURNAL_ARGS}
 
 
 def check_extra_args(extra_args: object) -> None:
@@ -216,13 +238,14 @@ def _none_if_missing(call: Callable[[], T]) -> T | None:
 
 
 @contextmanager
-def _reported(what: str) -> Iterator[None]:
+def reported(what: str) -> Iterator[None]:
     """Turn botocore's errors into this package's, with the next step in the message."""
     from botocore.exceptions import BotoCoreError, ClientError
+    from urllib3.exceptions import HTTPError
 
     try:
         yield
-    except BotoCoreError as e:
+    except (BotoCoreError, HTTPError) as e:  # urllib3's own come from bodies that break off
         raise StorageFailed(
             f"{what}: {type(e).__name__}. Next: check the AWS connection, its endpoint and its credentials."
         ) from None

@@ -68,13 +68,25 @@ class StoredImage:
         )
 
 
-class Transfer:
-    """Moves the images of one job's response into its bucket."""
+class Lanes:
+    """How many images are on their way at once, of one response or of a batch's. For one event loop."""
 
-    def __init__(self, job: Job, *, fetcher: Fetcher, bucket: Bucket) -> None:
+    def __init__(self, *, transfers: int = MAX_TRANSFERS, downloads: int = MAX_DOWNLOADS) -> None:
+        self.transfers = asyncio.Semaphore(transfers)
+        self.downloads = asyncio.Semaphore(downloads)
+
+
+class Transfer:
+    """Moves the images of one job's response into its bucket.
+
+    :param lanes: shared with other jobs; None for lanes of its own.
+    """
+
+    def __init__(self, job: Job, *, fetcher: Fetcher, bucket: Bucket, lanes: Lanes | None = None) -> None:
         self._job = job
         self._fetcher = fetcher
         self._bucket = bucket
+        self._lanes = lanes or Lanes()
 
     async def store(
         self, response: GenerationResponse, *, claim_id: str, is_resumed: bool
@@ -85,18 +97,17 @@ class Transfer:
         :param is_resumed: an earlier attempt may have stored some of them.
         :raises AisaError: of the first image that failed, after all others are stored.
         """
-        room, downloads = asyncio.Semaphore(MAX_TRANSFERS), asyncio.Semaphore(MAX_DOWNLOADS)
         several = max(self._job.request.n, len(response.available)) > 1
         async with _temporary_folder() as folder:
 
             async def store_one(image: GeneratedImage) -> StoredImage:
                 path = folder / str(image.index)
                 move = _Move(self._job, self._bucket, image, path, claim_id, several)
-                async with room:
+                async with self._lanes.transfers:
                     found = await asyncio.to_thread(move.find) if is_resumed else None
                     if found is not None:
                         return found
-                    async with downloads:
+                    async with self._lanes.downloads:
                         fetched = await move.fetch(self._fetcher)
                     return await asyncio.to_thread(move.upload, fetched)
 

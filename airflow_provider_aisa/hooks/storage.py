@@ -16,14 +16,18 @@ _MAX_POOL_CONNECTIONS: Final = 50
 _shared: dict[str | None, tuple[float, S3Client]] = {}
 
 
-def open_s3(aws_conn_id: str | None) -> tuple[S3Client, str | None]:
-    """Return a boto3 client for the connection, and the connection's own bucket if it names one."""
+def open_s3(aws_conn_id: str | None, *, connections: int = 0) -> tuple[S3Client, str | None]:
+    """Return a boto3 client for the connection, and the connection's own bucket if it names one.
+
+    :param connections: how many more than usual are used at once.
+    """
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
     from botocore.config import Config
 
     hook = S3Hook(aws_conn_id=aws_conn_id)
     ours = Config(
-        max_pool_connections=_MAX_POOL_CONNECTIONS, user_agent_extra=f"airflow-provider-aisa/{__version__}"
+        max_pool_connections=_MAX_POOL_CONNECTIONS + connections,
+        user_agent_extra=f"airflow-provider-aisa/{__version__}",
     )
     # What S3Hook.get_conn does, but for its user agent: to name its caller there, it looks up the path of
     # every module that the process has loaded, which takes a twentieth of a second.

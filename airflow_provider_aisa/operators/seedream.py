@@ -6,38 +6,29 @@ Literals are checked when the DAG is parsed, templates before anything is paid.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, NoReturn, cast, get_args
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_aisa.core.job import Job, OnPartial
-from airflow_provider_aisa.core.journal import Action, Attempt, Delivery, OnExisting, Policy
-from airflow_provider_aisa.core.keys import Owner, Target, safe_name
+from airflow_provider_aisa.core.journal import Action, Delivery, OnExisting
+from airflow_provider_aisa.core.keys import Target
 from airflow_provider_aisa.core.models import DEFAULT_MODEL, DEFAULT_SIZE
-from airflow_provider_aisa.core.request import (
-    ImageRequest,
-    check_model,
-    parse_max_cost,
-    parse_n,
-    parse_prompt,
-    parse_size,
-)
-from airflow_provider_aisa.core.storage import Bucket, check_extra_args
+from airflow_provider_aisa.core.request import ImageRequest, parse_prompt
 from airflow_provider_aisa.core.threads import in_background, run_apart
-from airflow_provider_aisa.exceptions import AisaError, InvalidRequest, error_from_dict
+from airflow_provider_aisa.exceptions import error_from_dict
 from airflow_provider_aisa.hooks.aisa import AisaHook
-from airflow_provider_aisa.hooks.storage import open_s3
+from airflow_provider_aisa.operators.base import AisaOperator, is_literal, parse_idempotency_key, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
-MAX_IDEMPOTENCY_KEY: Final = 200
+    from airflow_provider_aisa.core.storage import Bucket
 
 
-class SeedreamGenerateOperator(BaseOperator):
+class SeedreamGenerateOperator(AisaOperator):
     """Generate images with ByteDance Seedream through AIsa and store them in S3.
 
     Each image is billed. Before the request is sent, the size, the number of images, the model, the
@@ -81,8 +72,6 @@ class SeedreamGenerateOperator(BaseOperator):
         "on_existing",
         "max_cost_usd",
     )
-    template_ext: Sequence[str] = ()  # A prompt that ends in .json stays a prompt.
-    ui_color = "#e9e4ff"
 
     def __init__(
         self,
@@ -104,38 +93,26 @@ class SeedreamGenerateOperator(BaseOperator):
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:
-        # Not setdefault: a mapped task passes an explicit None.
-        if AIRFLOW_V_3_3_PLUS and kwargs.get("retry_policy") is None:
-            from airflow_provider_aisa.retry_policy import AisaRetryPolicy
-
-            kwargs["retry_policy"] = AisaRetryPolicy()
-        super().__init__(**kwargs)
+        super().__init__(
+            size=size,
+            n=n,
+            model=model,
+            s3_key=s3_key,
+            s3_bucket=s3_bucket,
+            s3_extra_args=s3_extra_args,
+            aisa_conn_id=aisa_conn_id,
+            aws_conn_id=aws_conn_id,
+            max_cost_usd=max_cost_usd,
+            idempotency_key=idempotency_key,
+            on_existing=on_existing,
+            delivery=delivery,
+            on_partial=on_partial,
+            **kwargs,
+        )
         self.prompt = prompt
-        self.size = size
-        self.n = n
-        self.model = model
-        self.s3_key = s3_key
-        self.s3_bucket = s3_bucket
-        self.s3_extra_args = s3_extra_args
-        self.aisa_conn_id = aisa_conn_id
-        self.aws_conn_id = aws_conn_id
-        self.max_cost_usd = max_cost_usd
-        self.idempotency_key = idempotency_key
-        self.on_existing = on_existing
-        self.delivery = delivery
-        self.on_partial = on_partial
         self.deferrable = deferrable
-        # An instance of a mapped task is made while its templates are rendered. Its retry policy is not
-        # asked about what goes wrong there, so `execute` checks it.
-        if not getattr(self, "_BaseOperator__from_mapped", False):
+        if not self._is_mapped_instance:
             self._check_literals()
-
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Check, pay, store; return what is in S3 and what it cost."""
-        try:
-            return self._execute(context)
-        except AisaError as e:
-            self._fail(e)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the trigger stored, or raise its error as if it had happened here."""
@@ -143,12 +120,6 @@ class SeedreamGenerateOperator(BaseOperator):
             self._fail(error_from_dict(event["error"]))
         result: dict[str, Any] = event["result"]
         return result
-
-    def on_kill(self) -> None:
-        """Say what a person who stops the task has to know; the request itself cannot be called back."""
-        self.log.warning(
-            "Stopped. Whatever was paid for is in the journal, and a later run goes on from there."
-        )
 
     def _execute(self, context: Context) -> dict[str, Any]:
         self._check_literals()
@@ -158,10 +129,8 @@ class SeedreamGenerateOperator(BaseOperator):
         job.request.check_budget(self.max_cost_usd, price)
         if not job.request.is_known_model:
             self.log.warning("Model %r is not known here: its rules and price cannot be checked.", self.model)
-        in_background(_prepare)
-        client, default_bucket = open_s3(self.aws_conn_id)
-        bucket = Bucket(client, self._bucket_name(job.target, default_bucket), job.s3_extra_args)
-        bucket.check_args()
+        in_background(prepare)
+        bucket = self._open_bucket(job.target)
         job = replace(job, price_usd=price, target=replace(job.target, bucket=bucket.name))
         if self.deferrable and not _is_finished(job, bucket):
             self._defer(job)
@@ -173,20 +142,20 @@ class SeedreamGenerateOperator(BaseOperator):
     def _job(self, context: Context) -> Job:
         """Check everything that can be checked without a connection."""
         request = ImageRequest.parse(prompt=self.prompt, size=self.size, n=self.n, model=self.model)
-        ti = context["ti"]
-        owner = Owner(ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index)
-        key = _parse_idempotency_key(self.idempotency_key)
-        folder = owner.path() if key is None else safe_name(key)
+        attempt = self._attempt(context)
         return Job(
             request,
-            Target.parse(self.s3_key, self.s3_bucket, default_folder=folder),
-            Attempt(owner, ti.max_tries),
-            policy=Policy(_parse_on_existing(self.on_existing), self.delivery),
+            self._target(self._default_folder(attempt.owner)),
+            attempt,
+            policy=self._policy(),
             on_partial=self.on_partial,
-            idempotency_key=key,
+            idempotency_key=parse_idempotency_key(self.idempotency_key),
             s3_extra_args=self.s3_extra_args or {},
-            is_first_try=ti.try_number == 1 and not self.deferrable,
+            is_first_try=context["ti"].try_number == 1 and not self.deferrable,
         )
+
+    def _target(self, default_folder: str) -> Target:
+        return Target.parse(self.s3_key, self.s3_bucket, default_folder=default_folder)
 
     def _defer(self, job: Job) -> NoReturn:
         from airflow_provider_aisa.triggers.seedream import SeedreamTrigger
@@ -199,46 +168,10 @@ class SeedreamGenerateOperator(BaseOperator):
             timeout=self.execution_timeout,
         )
 
-    def _fail(self, error: AisaError) -> NoReturn:
-        if not AIRFLOW_V_3_3_PLUS and not error.retryable:
-            raise AirflowFailException(str(error)) from error
-        raise error
-
     def _check_literals(self) -> None:
-        """Fail the DAG's import when something is wrong that no template can mend."""
-        spec = check_model(self.model) if _is_literal(self.model) else None
-        if _is_literal(self.size):
-            parse_size(self.size, model=self.model, spec=spec)
-        if _is_literal(self.prompt):
+        super()._check_literals()
+        if is_literal(self.prompt):
             parse_prompt(self.prompt)
-        if _is_literal(self.n):
-            parse_n(self.n)
-        if _is_literal(self.max_cost_usd):
-            parse_max_cost(self.max_cost_usd)
-        if _is_literal(self.s3_key) and _is_literal(self.s3_bucket):
-            Target.parse(self.s3_key, self.s3_bucket)
-        if _is_literal(self.idempotency_key):
-            _parse_idempotency_key(self.idempotency_key)
-        if _is_literal(self.on_existing):
-            _parse_on_existing(self.on_existing)
-        _check_choice("delivery", self.delivery, get_args(Delivery))
-        _check_choice("on_partial", self.on_partial, get_args(OnPartial))
-        check_extra_args(self.s3_extra_args)
-
-    def _bucket_name(self, target: Target, default: str | None) -> str:
-        if name := target.bucket or default:
-            return name
-        raise InvalidRequest(
-            "no bucket: set s3_bucket, write s3_key as s3://bucket/key, or give the AWS connection "
-            f'{self.aws_conn_id!r} the extra {{"service_config": {{"s3": {{"bucket_name": "…"}}}}}}'
-        )
-
-
-def _prepare() -> None:
-    """Do what takes tens of milliseconds and will be needed, while S3's client is being made."""
-    from airflow_provider_aisa.core.client import ssl_context
-
-    ssl_context()
 
 
 def _is_finished(job: Job, bucket: Bucket) -> bool:
@@ -249,31 +182,3 @@ def _is_finished(job: Job, bucket: Bucket) -> bool:
     from airflow_provider_aisa.core.pipeline import look_up
 
     return look_up(job, bucket).action is Action.RETURN
-
-
-def _is_literal(value: object) -> bool:
-    """Return whether a value is what it will be when the task runs: no template, no XComArg."""
-    if isinstance(value, str):
-        return not any(mark in value for mark in ("{{", "{%", "{#"))
-    return not hasattr(value, "resolve")
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise InvalidRequest(f"{name} {value!r} is unknown: use {' or '.join(map(repr, choices))}")
-
-
-def _parse_on_existing(value: str) -> OnExisting:
-    _check_choice("on_existing", value, get_args(OnExisting))
-    return cast("OnExisting", value)
-
-
-def _parse_idempotency_key(value: object) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str) or not value.strip() or len(value) > MAX_IDEMPOTENCY_KEY:
-        raise InvalidRequest(
-            f"idempotency_key {value!r} is no key: use 1 to {MAX_IDEMPOTENCY_KEY} characters that stand for "
-            "what is bought, such as a SKU, or None. If it is a template, check what it renders to"
-        )
-    return value

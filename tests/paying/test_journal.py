@@ -154,12 +154,12 @@ def test_a_journal_that_cannot_be_read_is_an_error_and_not_no_journal(body: byte
 def test_names_tell_purchases_apart_and_nothing_else() -> None:
     mapped = Attempt(replace(ATTEMPT.owner, map_index=1))
 
-    assert journal_name(ATTEMPT, "f1", None) == journal_name(CLEARED, "f1", None)
-    assert journal_name(ATTEMPT, "f1", None) != journal_name(ATTEMPT, "f2", None)
-    assert journal_name(ATTEMPT, "f1", None) != journal_name(OTHER_RUN, "f1", None)
-    assert journal_name(ATTEMPT, "f1", None) != journal_name(mapped, "f1", None)
-    assert journal_name(ATTEMPT, "f1", "sku") == journal_name(OTHER_RUN, "f2", "sku")
-    assert journal_name(ATTEMPT, "f1", "sku") != journal_name(ATTEMPT, "f1", "sku2")
+    assert journal_name(ATTEMPT.owner, "f1", None) == journal_name(CLEARED.owner, "f1", None)
+    assert journal_name(ATTEMPT.owner, "f1", None) != journal_name(ATTEMPT.owner, "f2", None)
+    assert journal_name(ATTEMPT.owner, "f1", None) != journal_name(OTHER_RUN.owner, "f1", None)
+    assert journal_name(ATTEMPT.owner, "f1", None) != journal_name(mapped.owner, "f1", None)
+    assert journal_name(ATTEMPT.owner, "f1", "sku") == journal_name(OTHER_RUN.owner, "f2", "sku")
+    assert journal_name(ATTEMPT.owner, "f1", "sku") != journal_name(ATTEMPT.owner, "f1", "sku2")
 
 
 @pytest.mark.parametrize(

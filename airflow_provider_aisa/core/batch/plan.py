@@ -1,0 +1,201 @@
+"""The items of a batch and what became of them, in a temporary database: none of it stays in memory.
+
+Filled before anything is paid, which finds whatever two items would do to each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final, Self
+
+from airflow_provider_aisa.core.batch.items import BatchItem
+from airflow_provider_aisa.core.keys import Target
+from airflow_provider_aisa.core.request import ImageRequest
+from airflow_provider_aisa.exceptions import InvalidRequest
+
+_PAGE: Final = 100
+_MOST_KEYS: Final = 100  # of one item that are compared with those of others
+_SCHEMA: Final = """
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+CREATE TABLE item (
+    position INTEGER PRIMARY KEY,
+    place TEXT NOT NULL,        -- where its author wrote it
+    id TEXT NOT NULL UNIQUE,
+    request TEXT NOT NULL,      -- JSON
+    template TEXT NOT NULL,     -- of its images' keys
+    images INTEGER NOT NULL,
+    price TEXT,                 -- USD per image; NULL when nobody knows it
+    fingerprint TEXT NOT NULL,
+    journal TEXT NOT NULL,      -- the name of its entry
+    etag TEXT,                  -- of the entry, when this attempt found one
+    line TEXT                   -- of the manifest, once it is settled
+);
+CREATE TABLE image_key (digest BLOB PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
+"""
+_FIND_JOURNALS: Final = "CREATE INDEX item_journal ON item (journal)"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedItem:
+    """An item that is to be done.
+
+    :param journal: the name of its entry.
+    :param has_entry: the journal holds an entry for it.
+    """
+
+    position: int
+    id: str
+    request: ImageRequest
+    target: Target
+    price_usd: Decimal | None
+    fingerprint: str
+    journal: str
+    has_entry: bool
+
+    @property
+    def cost_usd(self) -> Decimal:
+        """What its images cost; 0 when nobody knows their price."""
+        return (self.price_usd or Decimal(0)) * self.request.n
+
+
+class Plan:
+    """All items of one batch.
+
+    :param folder: an empty one, for the database.
+    :param bucket: the bucket of all targets.
+    """
+
+    def __init__(self, folder: Path, bucket: str | None) -> None:
+        # Used by one thread at a time: first by the one that fills it, then by the one that runs the items.
+        self._db = sqlite3.connect(folder / "plan.sqlite", isolation_level=None, check_same_thread=False)
+        self._db.executescript(_SCHEMA)
+        self._db.execute("BEGIN")
+        self._bucket = bucket
+        #: How many items there are.
+        self.total = 0
+        #: Models whose rules and prices are not known here.
+        self.unknown_models: set[str] = set()
+
+    def add(self, place: str, item: BatchItem, *, price: Decimal | None, journal: str) -> None:
+        """Add an item.
+
+        :param journal: the name of its entry, without a folder.
+        :raises InvalidRequest: another item has its id, or the key of one of its images.
+        """
+        self._check_id(item)
+        self._take_keys(item)
+        request = item.request
+        self._db.execute(
+            "INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
+            (
+                self.total,
+                place,
+                item.id,
+                json.dumps([request.prompt, request.width, request.height, request.n, request.model]),
+                item.target.template,
+                request.n,
+                None if price is None else str(price),
+                request.fingerprint(),
+                journal,
+            ),
+        )
+        self.total += 1
+
+    def mark_found(self, entries: Iterable[tuple[str, str]]) -> None:
+        """Note which items have an entry in the journal: its name and its ETag."""
+        self._db.execute(_FIND_JOURNALS)
+        pairs = ((etag, name) for name, etag in entries)
+        self._db.executemany("UPDATE item SET etag = ? WHERE journal = ?", pairs)
+
+    def restore(self, line: str, *, journal: str, etag: str, fingerprint: str, images: int | None) -> bool:
+        """Settle an item whose entry still is what it was when its line was kept; return whether it is.
+
+        :param images: how many there are: fewer than were asked for are not enough. None: they are.
+        """
+        done = self._db.execute(
+            "UPDATE item SET line = ?1 WHERE journal = ?2 AND etag = ?3 AND fingerprint = ?4 "
+            "AND (?5 IS NULL OR images <= ?5) AND line IS NULL",
+            (line, journal, etag, fingerprint, images),
+        )
+        return done.rowcount == 1
+
+    def settle(self, position: int, line: str) -> None:
+        """Keep an item's line of the manifest."""
+        self._db.execute("UPDATE item SET line = ? WHERE position = ?", (line, position))
+
+    def left(self) -> Iterator[PlannedItem]:
+        """Yield the items that are not settled: first those with an entry, which may be paid for already."""
+        for has_entry in (True, False):
+            yield from self._left(has_entry)
+
+    def _left(self, has_entry: bool) -> Iterator[PlannedItem]:
+        position = -1
+        while rows := self._db.execute(
+            "SELECT position, id, request, template, price, fingerprint, journal FROM item "
+            "WHERE position > ? AND line IS NULL AND (etag IS NOT NULL) = ? ORDER BY position LIMIT ?",
+            (position, has_entry, _PAGE),
+        ).fetchall():
+            for position, item_id, request, template, price, fingerprint, journal in rows:
+                yield PlannedItem(
+                    position,
+                    item_id,
+                    ImageRequest(*json.loads(request)),
+                    Target(self._bucket, template),
+                    None if price is None else Decimal(price),
+                    fingerprint,
+                    journal,
+                    has_entry,
+                )
+
+    def lines(self) -> Iterator[tuple[str, str | None]]:
+        """Yield each item's id and its line of the manifest, in the order of the input."""
+        yield from self._db.execute("SELECT id, line FROM item ORDER BY position")
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_id(self, item: BatchItem) -> None:
+        row = self._db.execute("SELECT place FROM item WHERE id = ?", (item.id,)).fetchone()
+        if row is None:
+            return
+        if item.is_given:
+            raise InvalidRequest(f"has the id {item.id!r}, as {row[0]} has: ids are unique in a batch")
+        raise InvalidRequest(f"is the same request as {row[0]}: drop one, or give them ids to pay for both")
+
+    def _take_keys(self, item: BatchItem) -> None:
+        """Refuse an item whose images would overwrite another's."""
+        several = item.request.n > 1
+        for index in range(min(item.request.n, _MOST_KEYS)):
+            key = item.target.key(index=index, ext="{ext}", sha256="{sha256}", several=several)
+            if "{sha256}" in key:
+                return  # The same key then means the same image.
+            taken = self._take_key(key)
+            if taken is not None:
+                raise InvalidRequest(
+                    f"would overwrite the images of {taken} in {key!r}: put {{id}} into s3_key, and {{index}}"
+                )
+
+    def _take_key(self, key: str) -> str | None:
+        """Take a key for the next item; return the place of the item that has it already."""
+        digest = hashlib.sha256(key.encode()).digest()[:16]
+        found: Any = self._db.execute(
+            "SELECT place FROM image_key JOIN item USING (position) WHERE digest = ?", (digest,)
+        ).fetchone()
+        if found is not None:
+            return str(found[0])
+        self._db.execute("INSERT OR IGNORE INTO image_key VALUES (?, ?)", (digest, self.total))
+        return None

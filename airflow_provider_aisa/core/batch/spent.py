@@ -1,0 +1,50 @@
+"""What earlier attempts of a batch have spent on an item, as far as its journal entry tells."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from airflow_provider_aisa.core.batch.order import BatchOrder
+from airflow_provider_aisa.core.batch.plan import PlannedItem
+from airflow_provider_aisa.core.journal import Action, Entry, State, next_step
+from airflow_provider_aisa.core.ledger import Ledger
+from airflow_provider_aisa.core.storage import Bucket
+from airflow_provider_aisa.exceptions import AisaError
+
+
+def spent_on(item: PlannedItem, order: BatchOrder, bucket: Bucket) -> tuple[Decimal, bool]:
+    """Return what was, or may have been, paid for an item, in USD, and whether it is still to be bought.
+
+    Blocks.
+
+    :raises StorageFailed: S3 did not say.
+    :raises JournalUnreadable: the entry is damaged, foreign or newer.
+    """
+    if not item.has_entry:
+        return Decimal(0), True
+    ledger = Ledger(bucket, order.job(item).journal_key)
+    found = ledger.load()
+    if found is None:
+        return Decimal(0), True
+    try:
+        step = next_step(
+            found.entry,
+            attempt=order.attempt,
+            fingerprint=item.fingerprint,
+            policy=order.policy,
+            age=found.age,
+            uri=ledger.uri,
+        )
+    except AisaError:
+        return _spent(found.entry, item, order), False  # It fails, and nothing is bought.
+    if step.action is Action.BUY and found.entry.state is not State.CLAIMED:
+        return Decimal(0), True  # A person asks for new images, which opens a new account.
+    return _spent(found.entry, item, order), step.action is Action.BUY
+
+
+def _spent(entry: Entry, item: PlannedItem, order: BatchOrder) -> Decimal:
+    if entry.attempt.owner != order.attempt.owner:
+        return Decimal(0)  # Another batch has paid.
+    is_open = entry.state is State.CLAIMED and not entry.claim.ended
+    paid = Decimal(str(entry.cost_usd or 0))
+    return paid + item.cost_usd * (entry.unknown_outcomes + is_open)

@@ -1,0 +1,187 @@
+"""What the operators have in common: where images go, what is done about earlier purchases, how they fail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast, get_args
+
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+
+from airflow_provider_aisa.core.job import OnPartial
+from airflow_provider_aisa.core.journal import Attempt, Delivery, OnExisting, Policy
+from airflow_provider_aisa.core.keys import Owner, safe_name
+from airflow_provider_aisa.core.request import check_model, parse_max_cost, parse_n, parse_size
+from airflow_provider_aisa.core.storage import Bucket, check_extra_args
+from airflow_provider_aisa.exceptions import AisaError, InvalidRequest
+from airflow_provider_aisa.hooks.storage import open_s3
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_aisa.core.keys import Target
+
+MAX_IDEMPOTENCY_KEY: Final = 200
+
+
+class AisaOperator(BaseOperator):
+    """An operator that pays for images and stores them. Its parameters are explained where it is used."""
+
+    template_ext = ()  # A prompt that ends in .json stays a prompt.
+    ui_color = "#e9e4ff"
+
+    def __init__(
+        self,
+        *,
+        size: str,
+        n: int | str,
+        model: str,
+        s3_key: str | None,
+        s3_bucket: str | None,
+        s3_extra_args: Mapping[str, Any] | None,
+        aisa_conn_id: str,
+        aws_conn_id: str | None,
+        max_cost_usd: float | str | None,
+        idempotency_key: str | None,
+        on_existing: OnExisting | str,
+        delivery: Delivery,
+        on_partial: OnPartial,
+        **kwargs: Any,
+    ) -> None:
+        # Not setdefault: a mapped task passes an explicit None.
+        if AIRFLOW_V_3_3_PLUS and kwargs.get("retry_policy") is None:
+            from airflow_provider_aisa.retry_policy import AisaRetryPolicy
+
+            kwargs["retry_policy"] = AisaRetryPolicy()
+        super().__init__(**kwargs)
+        self.size = size
+        self.n = n
+        self.model = model
+        self.s3_key = s3_key
+        self.s3_bucket = s3_bucket
+        self.s3_extra_args = s3_extra_args
+        self.aisa_conn_id = aisa_conn_id
+        self.aws_conn_id = aws_conn_id
+        self.max_cost_usd = max_cost_usd
+        self.idempotency_key = idempotency_key
+        self.on_existing = on_existing
+        self.delivery = delivery
+        self.on_partial = on_partial
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Check, pay, store; return what is in S3 and what it cost."""
+        try:
+            return self._execute(context)
+        except AisaError as e:
+            self._fail(e)
+
+    def on_kill(self) -> None:
+        """Say what a person who stops the task has to know; the request itself cannot be called back."""
+        self.log.warning(
+            "Stopped. Whatever was paid for is in the journal, and a later run goes on from there."
+        )
+
+    def _execute(self, context: Context) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _fail(self, error: AisaError) -> NoReturn:
+        if not AIRFLOW_V_3_3_PLUS and not error.retryable:
+            raise AirflowFailException(str(error)) from error
+        raise error
+
+    @property
+    def _is_mapped_instance(self) -> bool:
+        """Whether this is being made from a mapped task, while its templates are rendered.
+
+        Its retry policy is not asked about what goes wrong there, so `execute` checks it.
+        """
+        return bool(getattr(self, "_BaseOperator__from_mapped", False))
+
+    def _check_literals(self) -> None:
+        """Fail the DAG's import when something is wrong that no template can mend."""
+        spec = check_model(self.model) if is_literal(self.model) else None
+        if is_literal(self.size):
+            parse_size(self.size, model=self.model, spec=spec)
+        if is_literal(self.n):
+            parse_n(self.n)
+        if is_literal(self.max_cost_usd):
+            parse_max_cost(self.max_cost_usd)
+        if is_literal(self.s3_key) and is_literal(self.s3_bucket):
+            self._target("")
+        if is_literal(self.idempotency_key):
+            parse_idempotency_key(self.idempotency_key)
+        if is_literal(self.on_existing):
+            parse_on_existing(self.on_existing)
+        check_choice("delivery", self.delivery, get_args(Delivery))
+        check_choice("on_partial", self.on_partial, get_args(OnPartial))
+        check_extra_args(self.s3_extra_args)
+
+    def _target(self, default_folder: str) -> Target:
+        raise NotImplementedError
+
+    def _attempt(self, context: Context) -> Attempt:
+        ti = context["ti"]
+        map_index = -1 if ti.map_index is None else ti.map_index
+        return Attempt(Owner(ti.dag_id, ti.run_id, ti.task_id, map_index), ti.max_tries)
+
+    def _policy(self) -> Policy:
+        return Policy(parse_on_existing(self.on_existing), self.delivery)
+
+    def _default_folder(self, owner: Owner) -> str:
+        key = parse_idempotency_key(self.idempotency_key)
+        return owner.path() if key is None else safe_name(key)
+
+    def _open_bucket(self, target: Target, *, connections: int = 0) -> Bucket:
+        """Return the bucket of a target, or the AWS connection's own, once its arguments are checked.
+
+        :param connections: how many more are used at once than one request's images need.
+        """
+        client, default_bucket = open_s3(self.aws_conn_id, connections=connections)
+        name = target.bucket or default_bucket
+        if not name:
+            raise InvalidRequest(
+                "no bucket: set s3_bucket, write s3_key as s3://bucket/key, or give the AWS connection "
+                f'{self.aws_conn_id!r} the extra {{"service_config": {{"s3": {{"bucket_name": "…"}}}}}}'
+            )
+        bucket = Bucket(client, name, self.s3_extra_args or {})
+        bucket.check_args()
+        return bucket
+
+
+def prepare() -> None:
+    """Do what takes tens of milliseconds and will be needed, while S3's client is being made."""
+    from airflow_provider_aisa.core.client import ssl_context
+
+    ssl_context()
+
+
+def is_literal(value: object) -> bool:
+    """Return whether a value is what it will be when the task runs: no template, no XComArg."""
+    if isinstance(value, str):
+        return not any(mark in value for mark in ("{{", "{%", "{#"))
+    return not hasattr(value, "resolve")
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise InvalidRequest when a value is none of the choices."""
+    if value not in choices:
+        raise InvalidRequest(f"{name} {value!r} is unknown: use {' or '.join(map(repr, choices))}")
+
+
+def parse_on_existing(value: str) -> OnExisting:
+    """Return the choice."""
+    check_choice("on_existing", value, get_args(OnExisting))
+    return cast("OnExisting", value)
+
+
+def parse_idempotency_key(value: object) -> str | None:
+    """Return the author's own key, or None for one that belongs to the task instance."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.strip() or len(value) > MAX_IDEMPOTENCY_KEY:
+        raise InvalidRequest(
+            f"idempotency_key {value!r} is no key: use 1 to {MAX_IDEMPOTENCY_KEY} characters that stand for "
+            "what is bought, such as a SKU, or None. If it is a template, check what it renders to"
+        )
+    return value

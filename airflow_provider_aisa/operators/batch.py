@@ -1,0 +1,213 @@
+"""Thousands of images in one task: as fast as the key allows, each paid for once."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, get_args
+
+from airflow_provider_aisa.core.batch.items import Defaults
+from airflow_provider_aisa.core.batch.order import (
+    BatchOrder,
+    OnItemFailure,
+    parse_max_concurrency,
+    parse_max_failures,
+)
+from airflow_provider_aisa.core.batch.source import check_requests, iter_requests
+from airflow_provider_aisa.core.keys import Target
+from airflow_provider_aisa.core.models import DEFAULT_MODEL, DEFAULT_SIZE
+from airflow_provider_aisa.core.request import parse_max_cost
+from airflow_provider_aisa.core.threads import in_background, run_apart
+from airflow_provider_aisa.exceptions import InvalidRequest
+from airflow_provider_aisa.hooks.aisa import AisaHook
+from airflow_provider_aisa.metrics import BatchMetrics
+from airflow_provider_aisa.operators.base import (
+    AisaOperator,
+    check_choice,
+    is_literal,
+    parse_idempotency_key,
+    prepare,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from decimal import Decimal
+
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_aisa.core.job import OnPartial
+    from airflow_provider_aisa.core.journal import Delivery, OnExisting
+
+#: Literal items that are checked whenever the DAG is parsed; all are checked before anything is paid.
+PARSED_ITEMS: Final = 100
+
+
+class SeedreamBatchOperator(AisaOperator):
+    """Generate the images of many prompts in one task, side by side, and store them in S3.
+
+    All items are checked and priced before the first is paid for. Each has a journal entry of its own, so a
+    retry pays only for those that are not paid for yet. What became of each is in a manifest in S3: JSON
+    Lines, in the order of ``requests``.
+
+    :param requests: a list of prompts; a list of dicts with ``prompt`` and optionally ``id``, ``size``,
+        ``n``, ``model`` and ``s3_key``; the output of a task that returns such a list; or
+        ``s3://bucket/key`` of a JSON Lines file of either. Items need different ids; without one, an
+        item's id is made of its request. (templated)
+    :param size: of items that do not say: ``WIDTHxHEIGHT`` in pixels. (templated)
+    :param n: of items that do not say: how many images, from 1. (templated)
+    :param model: of items that do not say: the model's id. (templated)
+    :param s3_key: as of ``SeedreamGenerateOperator``, and with ``{id}``. The default is
+        ``seedream/<dag_id>/<run_id>/<task_id>[/<map_index>]/{id}/{index}.{ext}``. (templated)
+    :param s3_bucket: the bucket; by default the ``bucket_name`` of the AWS connection. (templated)
+    :param s3_extra_args: further arguments of S3's PutObject: encryption, storage class, ACL, tags.
+    :param aisa_conn_id: the AIsa connection.
+    :param aws_conn_id: the AWS connection.
+    :param max_cost_usd: for the whole batch, its earlier attempts and the requests that may have been
+        billed included; fail before paying when it would cost more. (templated)
+    :param max_concurrency: requests in flight at once, if fewer than the AIsa connection allows.
+    :param on_item_failure: what an item's failure does to the task when all others are done: ``fail`` it,
+        or ``keep`` it going. Either way the other items are stored and the manifest is written.
+    :param max_failures: stop sending, and fail, when more items fail: a count (``10``) or a share
+        (``0.05``).
+    :param idempotency_key: pay once per key and item id instead of once per task instance: also across
+        runs and DAGs that use the bucket. (templated)
+    :param on_existing: what to do about an item that an earlier run (not an earlier try) has finished:
+        ``reuse`` its images, ``regenerate`` and pay anew, or ``fail`` it. (templated)
+    :param delivery: what to do about a request that may have been billed without its response being
+        received: send it again (``at-least-once``), or fail the item for good (``at-most-once``).
+    :param on_partial: what fewer images than asked do to an item: ``fail`` it, or ``keep`` them.
+    :return: items, stored, reused, failed, not_sent, images, cost_usd, usage (the gateway's own figures,
+        added up), unknown_outcomes, errors (how many by class), manifest_uri.
+    """
+
+    template_fields: Sequence[str] = (
+        "requests",
+        "size",
+        "n",
+        "model",
+        "s3_key",
+        "s3_bucket",
+        "idempotency_key",
+        "on_existing",
+        "max_cost_usd",
+    )
+
+    def __init__(
+        self,
+        *,
+        requests: Sequence[str | Mapping[str, Any]] | str,
+        size: str = DEFAULT_SIZE,
+        n: int | str = 1,
+        model: str = DEFAULT_MODEL,
+        s3_key: str | None = None,
+        s3_bucket: str | None = None,
+        s3_extra_args: Mapping[str, Any] | None = None,
+        aisa_conn_id: str = AisaHook.default_conn_name,
+        aws_conn_id: str | None = "aws_default",
+        max_cost_usd: float | str | None = None,
+        max_concurrency: int | None = None,
+        on_item_failure: OnItemFailure = "fail",
+        max_failures: float | None = None,
+        idempotency_key: str | None = None,
+        on_existing: OnExisting | str = "reuse",
+        delivery: Delivery = "at-least-once",
+        on_partial: OnPartial = "fail",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            size=size,
+            n=n,
+            model=model,
+            s3_key=s3_key,
+            s3_bucket=s3_bucket,
+            s3_extra_args=s3_extra_args,
+            aisa_conn_id=aisa_conn_id,
+            aws_conn_id=aws_conn_id,
+            max_cost_usd=max_cost_usd,
+            idempotency_key=idempotency_key,
+            on_existing=on_existing,
+            delivery=delivery,
+            on_partial=on_partial,
+            **kwargs,
+        )
+        self.requests = requests
+        self.max_concurrency = max_concurrency
+        self.on_item_failure = on_item_failure
+        self.max_failures = max_failures
+        if not self._is_mapped_instance:
+            self._check_literals()
+            self._check_literal_items()
+
+    def _execute(self, context: Context) -> dict[str, Any]:
+        self._check_literals()
+        settings = AisaHook(self.aisa_conn_id).settings
+        in_background(prepare)
+        order = self._order(context, settings.prices)
+        if self.max_concurrency is not None:
+            most = min(settings.max_concurrency, self.max_concurrency)
+            settings = replace(settings, max_concurrency=most)
+        bucket = self._open_bucket(order.defaults.target, connections=settings.max_concurrency)
+        order = order.in_bucket(bucket.name)
+
+        from airflow_provider_aisa.core.batch.runner import run_batch
+
+        with tempfile.TemporaryDirectory(prefix="aisa-batch-") as name:
+            folder = Path(name)
+            with order.plan(iter_requests(self.requests, bucket.client), folder) as plan:
+                self._warn_of_unknown_models(plan.unknown_models)
+                with BatchMetrics(dag_id=self.dag_id, task_id=self.task_id) as report:
+                    return run_apart(
+                        run_batch(order, plan, settings=settings, bucket=bucket, folder=folder, report=report)
+                    )
+
+    def _order(self, context: Context, prices: Mapping[str, Decimal]) -> BatchOrder:
+        attempt = self._attempt(context)
+        target = self._target(self._default_folder(attempt.owner))
+        return BatchOrder(
+            Defaults(size=self.size, n=self.n, model=self.model, target=target),
+            attempt,
+            policy=self._policy(),
+            on_partial=self.on_partial,
+            on_item_failure=self.on_item_failure,
+            max_failures=parse_max_failures(self.max_failures),
+            max_cost_usd=parse_max_cost(self.max_cost_usd),
+            idempotency_key=parse_idempotency_key(self.idempotency_key),
+            s3_extra_args=self.s3_extra_args or {},
+            prices=prices,
+        )
+
+    def _target(self, default_folder: str) -> Target:
+        return Target.parse(self.s3_key, self.s3_bucket, default_folder=default_folder, has_items=True)
+
+    def _check_literals(self) -> None:
+        super()._check_literals()
+        parse_max_concurrency(self.max_concurrency)
+        parse_max_failures(self.max_failures)
+        check_choice("on_item_failure", self.on_item_failure, get_args(OnItemFailure))
+
+    def _check_literal_items(self) -> None:
+        """Check the first items, as far as they are written in the DAG's file."""
+        if not is_literal(self.requests):
+            return
+        check_requests(self.requests)
+        if isinstance(self.requests, str):
+            return
+        defaults = Defaults(
+            size=self.size if is_literal(self.size) else DEFAULT_SIZE,
+            n=self.n if is_literal(self.n) else 1,
+            model=self.model if is_literal(self.model) else DEFAULT_MODEL,
+            target=Target.parse(None, None, has_items=True),
+        )
+        for index, raw in enumerate(islice(self.requests, PARSED_ITEMS)):
+            values = raw.values() if isinstance(raw, dict) else (raw,)
+            if all(map(is_literal, values)):
+                try:
+                    defaults.read(raw)
+                except InvalidRequest as e:
+                    raise InvalidRequest(f"requests[{index}]: {e}") from None
+
+    def _warn_of_unknown_models(self, models: Iterable[str]) -> None:
+        for model in models:
+            self.log.warning("Model %r is not known here: its rules and price cannot be checked.", model)
