@@ -1,4 +1,4 @@
-"""`python -m benchmarks [import|task|journal|triggerer ...] [--runs N] [--write]`: measure, print, keep."""
+"""`python -m benchmarks [NAME ...] [--runs N] [--write]`: measure, print, keep."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from typing import Final
 
 from benchmarks.report import DOCUMENT, Table, machine, write
 
-MODULES: Final = {"import": "import_time", "task": "task", "journal": "journal", "triggerer": "triggerer"}
+MODULES: Final = {
+    "import": "import_time",
+    "task": "task",
+    "journal": "journal",
+    "triggerer": "triggerer",
+    "batch": "batch",
+    "limits": "limits",
+}
 
 
 def main() -> int:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _VOLUMES = 64  # of 64 MB: more than all work writes
-_TIMEOUT = 180.0  # seconds for one process
+_TIMEOUT = 600.0  # seconds for one process
+_MOST_DELETED = 1000  # objects per request
 
 
 @dataclass
@@ -36,23 +37,42 @@ class Servers:
 
     def work(self, way: str) -> dict[str, float]:
         """Do the task once, in a fresh process, and return what it took; see `benchmarks.work`."""
+        return self._measure(way, "benchmarks.work", way)
+
+    def batch(
+        self, way: str, count: int, in_flight: int, *, limits: Mapping[str, int] | None = None
+    ) -> dict[str, float]:
+        """Do a batch once, in a fresh process, and return what it took; see `benchmarks.batch_work`.
+
+        :param limits: further extras of the connection.
+        """
+        connection = json.loads(self.env["AIRFLOW_CONN_AISA_DEFAULT"])
+        extra = {**connection.get("extra", {}), "max_concurrency": in_flight, **(limits or {})}
+        connection = json.dumps({**connection, "extra": extra})
+        env = {**self.env, "AIRFLOW_CONN_AISA_DEFAULT": connection}
+        return self._measure(way, "benchmarks.batch_work", way, str(count), str(in_flight), env=env)
+
+    def _measure(
+        self, way: str, module: str, *arguments: str, env: Mapping[str, str] | None = None
+    ) -> dict[str, float]:
         prefix = f"{way}-{next(self._numbers)}"
         billed = self.sandbox.billed
-        answer = run_python("-m", "benchmarks.work", way, prefix, env=self.env)
+        answer = run_python("-m", module, *arguments, prefix, env=env or self.env)
         stored = self._delete(prefix)
         expected = {f"{prefix}/{index}.png" for index in range(self.sandbox.billed - billed)}
         if not expected or expected - stored:
-            raise RuntimeError(f"{way} stored {stored} instead of {expected}")
+            raise RuntimeError(f"{way} stored {len(stored)} objects instead of {len(expected)} images")
         figures: dict[str, float] = json.loads(answer.splitlines()[-1])
         return figures
 
     def _delete(self, prefix: str) -> set[str]:
         client = self.store.client()
-        listed = client.list_objects_v2(Bucket=BUCKET, Prefix=f"{prefix}/").get("Contents", [])
-        keys = {found["Key"] for found in listed}
-        for key in keys:
-            client.delete_object(Bucket=BUCKET, Key=key)
-        return keys
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{prefix}/")
+        keys = [found["Key"] for page in pages for found in page.get("Contents", [])]
+        for first in range(0, len(keys), _MOST_DELETED):
+            some = keys[first : first + _MOST_DELETED]
+            client.delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": key} for key in some]})
+        return set(keys)
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def prepare_ours(prefix: str) -> Callable[[], object]:
     """Import what the operator imports when it runs, and return its task."""
     from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
 
-    _import("airflow.providers.amazon.aws.hooks.s3", "airflow_provider_aisa.core.pipeline")
+    load("airflow.providers.amazon.aws.hooks.s3", "airflow_provider_aisa.core.pipeline")
     task = SeedreamGenerateOperator(
         task_id="ours", prompt=PROMPT, size=SIZE, n=COUNT, model=MODEL, s3_key=f"{prefix}/", s3_bucket=BUCKET
     )
@@ -50,7 +50,7 @@ def prepare_plain(prefix: str, *, workers: int = 1) -> Callable[[], object]:
     import httpx
     import openai
 
-    _import("openai.resources.images")  # the SDK loads it at its first use
+    load("openai.resources.images")  # the SDK loads it at its first use
 
     def run() -> None:
         s3 = boto3.client("s3")
@@ -73,7 +73,8 @@ def prepare_plain(prefix: str, *, workers: int = 1) -> Callable[[], object]:
     return run
 
 
-def _import(*modules: str) -> None:
+def load(*modules: str) -> None:
+    """Import modules that the work would otherwise import while it is measured."""
     for module in modules:
         importlib.import_module(module)
 
@@ -124,14 +125,8 @@ def _status(name: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def main(way: str, prefix: str) -> None:
-    """Do the work once and print what it took."""
-    _import("airflow.providers.common.compat.sdk", "airflow.sdk.execution_time.task_runner")
-    if way == "ours":
-        work = prepare_ours(prefix)
-    else:
-        work = prepare_plain(prefix, workers=COUNT if way == "pool" else 1)
-    requests = S3Requests()
+def measure(work: Callable[[], object], requests: S3Requests) -> dict[str, float]:
+    """Do the work once and return what it took."""
     # Else a full collection of what the imports left, 0.1 s with Airflow, falls to whoever comes to it first.
     gc.collect()
     gc.freeze()
@@ -139,7 +134,7 @@ def main(way: str, prefix: str) -> None:
     began, cpu = time.perf_counter(), time.process_time()
     work()
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
-    figures = {
+    return {
         "seconds": seconds,
         "cpu_seconds": cpu,
         "peak_mib": peak_mib() - before,
@@ -148,7 +143,16 @@ def main(way: str, prefix: str) -> None:
         "journal_seconds": sum(requests.journal),
         "requests": len(requests.journal) + len(requests.others),
     }
-    print(json.dumps(figures))
+
+
+def main(way: str, prefix: str) -> None:
+    """Do the work once and print what it took."""
+    load("airflow.providers.common.compat.sdk", "airflow.sdk.execution_time.task_runner")
+    if way == "ours":
+        work = prepare_ours(prefix)
+    else:
+        work = prepare_plain(prefix, workers=COUNT if way == "pool" else 1)
+    print(json.dumps(measure(work, S3Requests())))
 
 
 if __name__ == "__main__":

@@ -116,7 +116,9 @@ class Batch:
         self._tally = Tally(plan.total)
         self._lanes = Lanes(transfers=TRANSFERS, downloads=DOWNLOADS)
         self._budget = Budget(order.max_cost_usd)
-        self._window = asyncio.Semaphore(client.settings.max_concurrency + TRANSFERS)
+        # As many as are answered at once may wait for their transfer while as many are sent. Only those in
+        # the lanes take up disk.
+        self._window = asyncio.Semaphore(2 * client.settings.max_concurrency + TRANSFERS)
         self._running: dict[asyncio.Task[None], Pipeline] = {}
         self._aside: set[asyncio.Task[None]] = set()  # of them those without a place in the window
         self._trusts_listing = False
