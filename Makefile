@@ -30,7 +30,7 @@ lint: install  ## style and types
 bench: install  ## the benchmarks; what they measure: benchmarks/
 	$(BIN)/python -m benchmarks
 
-chaos: install  ## 300 workers killed at random; fails when an image is lost or paid for twice needlessly
+chaos: install  ## 350 workers killed at random; fails when an image is lost or paid for twice needlessly
 	$(BIN)/python -m tests.crash
 
 clean:  ## caches and leftovers; .venv stays, and so does demo-images, which may be paid for

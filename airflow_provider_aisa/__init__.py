@@ -9,20 +9,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from airflow_provider_aisa.chunks import cut_requests
     from airflow_provider_aisa.hooks.aisa import AisaHook
+    from airflow_provider_aisa.operators.batch import SeedreamBatchOperator
     from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
     from airflow_provider_aisa.retry_policy import AisaRetryPolicy
     from airflow_provider_aisa.triggers.seedream import SeedreamTrigger
 
 __version__ = "0.1.0"
 
-__all__ = ["AisaHook", "AisaRetryPolicy", "SeedreamGenerateOperator", "SeedreamTrigger", "__version__"]
+__all__ = [
+    "AisaHook",
+    "AisaRetryPolicy",
+    "SeedreamBatchOperator",
+    "SeedreamGenerateOperator",
+    "SeedreamTrigger",
+    "__version__",
+    "cut_requests",
+]
 
 _HOMES = {
     "AisaHook": "hooks.aisa",
     "AisaRetryPolicy": "retry_policy",  # needs Airflow 3.3
+    "SeedreamBatchOperator": "operators.batch",
     "SeedreamGenerateOperator": "operators.seedream",
     "SeedreamTrigger": "triggers.seedream",
+    "cut_requests": "chunks",
 }
 
 

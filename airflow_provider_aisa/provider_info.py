@@ -65,7 +65,13 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "hooks": [{"integration-name": "AIsa", "python-modules": ["airflow_provider_aisa.hooks.aisa"]}],
         "operators": [
-            {"integration-name": "AIsa", "python-modules": ["airflow_provider_aisa.operators.seedream"]}
+            {
+                "integration-name": "AIsa",
+                "python-modules": [
+                    "airflow_provider_aisa.operators.batch",
+                    "airflow_provider_aisa.operators.seedream",
+                ],
+            }
         ],
         "triggers": [
             {"integration-name": "AIsa", "python-modules": ["airflow_provider_aisa.triggers.seedream"]}

@@ -65,7 +65,7 @@ def _case(servers: Servers, runs: int, count: int, in_flight: int) -> Table:
         ),
         rows,
         (
-            f"Medians of {runs} run(s), taken in turn. Ideal are {ideal:.0f} s: {LATENCY:.0f} s per generation.",
+            f"Medians of {runs} run(s), taken in turn. Ideal: {ideal:.0f} s, {LATENCY:.0f} s per generation.",
             "Gateway, CDN and S3 store share the cores, in other processes.",
             f"Ours adds {added:.0%} of what the plain version adds; the whole process is {whole:.0%} of its.",
             verdict(f"at most {SLOWER} x the ideal", met=ours["seconds"] <= SLOWER * ideal),

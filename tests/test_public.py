@@ -14,9 +14,11 @@ def test_the_public_names_are_these() -> None:
     assert airflow_provider_aisa.__all__ == [
         "AisaHook",
         "AisaRetryPolicy",
+        "SeedreamBatchOperator",
         "SeedreamGenerateOperator",
         "SeedreamTrigger",
         "__version__",
+        "cut_requests",
     ]
 
 

@@ -29,7 +29,7 @@ class Budget:
 
     def check(self, cost: Decimal, *, images: int) -> None:
         """Raise OverBudget when so much more, for so many images, is not allowed. Reserves nothing."""
-        if self._limit is not None and self.spent + cost > self._limit:
+        if images and self._limit is not None and self.spent + cost > self._limit:
             before = f" Earlier requests cost {self.spent} USD, or may have." if self.spent else ""
             raise OverBudget(
                 f"{images} image(s) to buy cost {cost} USD.{before} That is more than max_cost_usd of "

@@ -77,8 +77,9 @@ class AisaClient:
         self._sleep = sleep
         self._asleep = asleep
         self._randomness = randomness
-        #: How often the gateway has answered 429.
+        #: How often the gateway has answered 429, and how often with success.
         self.rate_limits = 0
+        self.successes = 0
         self._opening = threading.Lock()
         self._sync: httpx.Client | None = None
         self._async: httpx.AsyncClient | None = None
@@ -185,6 +186,7 @@ class AisaClient:
             return None
         self._pacer.observe(outcome.headers)
         self.rate_limits += outcome.status_code == 429
+        self.successes += outcome.is_success
         return outcome if outcome.is_success else None
 
     def _delay(self, outcome: Outcome, attempts: Attempts) -> float:

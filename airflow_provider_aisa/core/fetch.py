@@ -26,6 +26,7 @@ from airflow_provider_aisa.core.attempts import backoff
 from airflow_provider_aisa.core.client import ssl_context
 from airflow_provider_aisa.core.image import ImageInfo, inspect
 from airflow_provider_aisa.core.settings import Settings
+from airflow_provider_aisa.core.threads import or_undone
 from airflow_provider_aisa.exceptions import ImageLinkExpired, ImageUnavailable, ImageUnusable
 
 MAX_IMAGE_BYTES: Final = 64 * 1024 * 1024
@@ -234,7 +235,7 @@ async def _save(response: httpx.Response, path: Path) -> tuple[str, int]:
     """Write a body to a file, in a thread; return its SHA-256 and its length in bytes."""
     digest = hashlib.sha256()
     length = 0
-    file = await asyncio.to_thread(path.open, "wb")
+    file = await or_undone(lambda: path.open("wb"), lambda file: file.close())
 
     def keep(block: bytes) -> None:
         digest.update(block)

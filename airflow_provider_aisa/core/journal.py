@@ -91,7 +91,8 @@ class Entry:
     def to_json(self) -> bytes:
         """Return the object's body: indented, for people."""
         document = {"format": FORMAT, "version": VERSION, **asdict(self)}
-        return json.dumps(document, indent=1, ensure_ascii=False).encode()
+        # Half a character, which JSON can carry and UTF-8 cannot, stays JSON's own escape.
+        return json.dumps(document, indent=1, ensure_ascii=False).encode(errors="backslashreplace")
 
     @classmethod
     def from_json(cls, body: bytes, *, uri: str) -> Self:
@@ -133,6 +134,12 @@ class Entry:
             images=tuple(dict(image) for image in document["images"]),
             history=tuple(map(str, document["history"])),
         )
+
+    @property
+    def may_be_billed(self) -> int:
+        """Requests that may have been billed without a response, the one that is claimed now included."""
+        is_open = self.state is State.CLAIMED and not self.claim.ended
+        return self.unknown_outcomes + is_open
 
     @property
     def uris(self) -> str:
@@ -238,7 +245,7 @@ def _after_claim(entry: Entry, *, policy: Policy, is_anew: bool, age: float, uri
     claim = entry.claim
     if not claim.ended and age < claim.lifetime:
         return Step(Action.WAIT, seconds=claim.lifetime - age)
-    unknown = entry.unknown_outcomes + (0 if claim.ended else 1)
+    unknown = entry.may_be_billed
     if policy.delivery == "at-least-once" or is_anew:
         return Step(Action.BUY, unknown_outcomes=unknown)
     raise OutcomeUnknown(
@@ -254,7 +261,8 @@ def _other_request(entry: Entry, uri: str) -> AisaError:
         step = "Run the earlier request again first, so that its paid images are stored, or use another key."
     else:
         step = "Use another key, or on_existing='regenerate' to pay for a new one."
+    request = {name: value for name, value in entry.request.items() if name != "prompt"}
     return InvalidRequest(
-        f"idempotency_key {entry.idempotency_key!r} belongs to another request: {dict(entry.request)} "
+        f"idempotency_key {entry.idempotency_key!r} belongs to another request: {request}, or another prompt "
         f"(journal {uri}). {step} Nothing was sent."
     )

@@ -113,6 +113,7 @@ class Pipeline:
         self._transfer = Transfer(job, fetcher=fetcher, bucket=bucket, lanes=lanes)
         self._budget = budget
         self._sleep = sleep
+        self._found: Found | None = None
         self._purchase: Purchase | None = None
         self._is_waiting = False
         #: The images were paid for by an earlier attempt.
@@ -132,7 +133,14 @@ class Pipeline:
         """Requests of this job that may have been billed without a response being received."""
         if self.entry is not None:
             return self.entry.unknown_outcomes
-        return self._purchase.unknown_outcomes if self._purchase else 0
+        if self._purchase is not None:
+            return self._purchase.unknown_outcomes
+        return self._found.entry.may_be_billed if self._found else 0
+
+    @property
+    def images(self) -> tuple[Mapping[str, Any], ...]:
+        """The images that are in S3, as in the result: also when others are missing."""
+        return self._transfer.stored or (self.entry.images if self.entry else ())
 
     @property
     def journal_uri(self) -> str:
@@ -173,7 +181,8 @@ class Pipeline:
             return await self._finish(paid, reused=False)
 
     async def _load(self) -> Found | None:
-        return await asyncio.to_thread(self._ledger.load)
+        self._found = await asyncio.to_thread(self._ledger.load)
+        return self._found
 
     async def _without_paying(self, found: Found, step: Step) -> GenerationResult:
         self.entry = entry = found.entry
@@ -278,7 +287,8 @@ class Pipeline:
         asked, got = self._job.request.n, len(entry.images)
         if got >= asked:
             return
-        reasons = "; ".join(f"image {i.index}: {i.error_code}: {i.error_message}" for i in response.refused)
+        # Not the gateway's message, which may repeat the prompt.
+        reasons = "; ".join(f"image {image.index}: {image.error_code}" for image in response.refused)
         what = (
             f"AIsa returned {got} of {asked} image(s) for request {response.request_id}"
             f"{f' ({reasons})' if reasons else ''}; {response.billed} are paid for "

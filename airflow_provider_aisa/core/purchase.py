@@ -128,7 +128,11 @@ class Purchase:
             self._ledger.uri,
         )
         self._sends += 1
-        outcome = self._client.exchange(call)
+        try:
+            outcome = self._client.exchange(call)
+        except BaseException:
+            self._end(claimed, "an unexpected error")
+            raise
         if isinstance(outcome, httpx.Response) and outcome.is_success:
             self._record(claimed, outcome)
         elif may_be_billed(outcome):

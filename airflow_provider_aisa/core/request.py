@@ -24,6 +24,7 @@ from airflow_provider_aisa.exceptions import InvalidRequest, ModelNotRouted, Ove
 _SUMMARY = 200
 _SIZE = re.compile(r"([1-9][0-9]{0,8})[xX]([1-9][0-9]{0,8})")
 _DIGITS = re.compile(r"[1-9][0-9]{0,5}")
+_MOST_IMAGES = 999_999
 _ON_ROUTE = ", ".join(name for name, spec in MODELS.items() if spec.route is Route.IMAGES)
 
 
@@ -160,9 +161,10 @@ def parse_n(n: object) -> int:
     """Return the number of images; True, 1.5 and 'two' are no numbers of images."""
     if isinstance(n, str) and _DIGITS.fullmatch(n.strip()):
         return int(n)
-    if isinstance(n, int) and not isinstance(n, bool) and n >= 1:
+    if isinstance(n, int) and not isinstance(n, bool) and 1 <= n <= _MOST_IMAGES:
         return n
-    msg = f"n {n!r} is not a number of images: use a whole number from 1, and remember that each is billed"
+    shown = "of this size" if isinstance(n, int) and n > _MOST_IMAGES else repr(n)
+    msg = f"n {shown} is not a number of images: use a whole number from 1, and remember that each is billed"
     raise InvalidRequest(msg)
 
 

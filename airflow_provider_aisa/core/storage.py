@@ -161,7 +161,7 @@ class Bucket:
         arguments = self._journal_args()
         if is_conditional:
             arguments |= {"IfNoneMatch": "*"} if only_if is None else {"IfMatch": only_if}
-        with reported(f"{self.uri(key)} could not be written"):
+        with reported(f"{self.uri(key)} could not be written", is_conditional=is_conditional):
             written = self.client.put_object(
                 Bucket=self.name, Key=key, Body=body, ContentType="application/json", **arguments
             )
@@ -188,7 +188,7 @@ class Bucket:
 
     def delete(self, key: str, *, only_if: str | None) -> None:
         """Delete an object that still has this ETag; another one is left alone. None: whatever it is."""
-        with reported(f"{self.uri(key)} could not be deleted"):
+        with reported(f"{self.uri(key)} could not be deleted", is_conditional=only_if is not None):
             if only_if is None:
                 self.client.delete_object(Bucket=self.name, Key=key)
             else:
@@ -238,8 +238,11 @@ def _none_if_missing(call: Callable[[], T]) -> T | None:
 
 
 @contextmanager
-def reported(what: str) -> Iterator[None]:
-    """Turn botocore's errors into this package's, with the next step in the message."""
+def reported(what: str, *, is_conditional: bool = False) -> Iterator[None]:
+    """Turn botocore's errors into this package's, with the next step in the message.
+
+    :param is_conditional: the request has a condition, so that some answers are about that.
+    """
     from botocore.exceptions import BotoCoreError, ClientError
     from urllib3.exceptions import HTTPError
 
@@ -252,11 +255,11 @@ def reported(what: str) -> Iterator[None]:
     except ClientError as e:
         status = e.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         code = str(e.response.get("Error", {}).get("Code") or status)
-        if status == 412:
+        if is_conditional and status == 412:
             raise ConditionFailed from None
-        if status == 409:
+        if is_conditional and status == 409:
             raise ConditionConflict from None
-        if status == 501 or code == "NotImplemented":
+        if is_conditional and (status == 501 or code == "NotImplemented"):
             raise ConditionUnsupported from None
         step = _NEXT.get(code, "check the AWS connection, its endpoint and its credentials")
         raise StorageFailed(f"{what}: S3 says {code}. Next: {step}.", status=status, code=code) from None

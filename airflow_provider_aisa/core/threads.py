@@ -58,6 +58,16 @@ def run_apart(main: Coroutine[Any, Any, T]) -> T:
             wait([future], timeout=2 * GRACE)
 
 
+async def or_undone(make: Callable[[], T], undo: Callable[[T], object]) -> T:
+    """Run a function in a thread and return its result; undo that when whoever waits for it is cancelled."""
+    making = asyncio.ensure_future(asyncio.to_thread(make))
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        making.add_done_callback(lambda done: done.cancelled() or done.exception() or undo(done.result()))
+        raise
+
+
 def in_background(work: Callable[[], object]) -> None:
     """Start a function whose result somebody will need soon."""
     _in_thread(work)

@@ -24,6 +24,7 @@ from airflow_provider_aisa.core.image import SUFFIXES, inspect
 from airflow_provider_aisa.core.job import Job
 from airflow_provider_aisa.core.response import GeneratedImage, GenerationResponse
 from airflow_provider_aisa.core.storage import Bucket
+from airflow_provider_aisa.core.threads import or_undone
 from airflow_provider_aisa.exceptions import AisaError, ImageLinkExpired, ImageUnavailable, ImageUnusable
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,8 @@ class Transfer:
         self._fetcher = fetcher
         self._bucket = bucket
         self._lanes = lanes or Lanes()
+        #: What is in the bucket, as in the task's result: also when others of the response failed.
+        self.stored: tuple[Mapping[str, Any], ...] = ()
 
     async def store(
         self, response: GenerationResponse, *, claim_id: str, is_resumed: bool
@@ -113,12 +116,13 @@ class Transfer:
 
             outcomes = await asyncio.gather(*map(store_one, response.available), return_exceptions=True)
         stored = [outcome for outcome in outcomes if isinstance(outcome, StoredImage)]
+        self.stored = tuple(asdict(one) for one in stored)
         for one in stored:
             log.info("Stored %s: %s, %s, %d bytes.", one.uri, one.size, one.content_type, one.bytes)
         for image, outcome in zip(response.available, outcomes, strict=True):
             if isinstance(outcome, BaseException):
                 raise self._explained(image, response, stored, outcome)
-        return tuple(asdict(one) for one in stored)
+        return self.stored
 
     def _explained(
         self,
@@ -221,11 +225,15 @@ class _Move:
 @asynccontextmanager
 async def _temporary_folder() -> AsyncIterator[Path]:
     """Yield an empty folder. Made and removed in threads: a disk can be slow, and hundreds of tasks wait."""
-    folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="aisa-")
+    folder = await or_undone(lambda: tempfile.mkdtemp(prefix="aisa-"), _remove)
     try:
         yield Path(folder)
     finally:
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        await asyncio.to_thread(_remove, folder)
+
+
+def _remove(folder: str) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _decode(b64_json: str, path: Path) -> FetchedImage:

@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 from airflow_provider_aisa.core.batch.items import Defaults
 from airflow_provider_aisa.core.batch.order import (
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from decimal import Decimal
 
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_aisa.core.job import OnPartial
     from airflow_provider_aisa.core.journal import Delivery, OnExisting
@@ -97,7 +97,7 @@ class SeedreamBatchOperator(AisaOperator):
     def __init__(
         self,
         *,
-        requests: Sequence[str | Mapping[str, Any]] | str,
+        requests: Sequence[str | Mapping[str, Any]] | str | XComArg,
         size: str = DEFAULT_SIZE,
         n: int | str = 1,
         model: str = DEFAULT_MODEL,
@@ -200,7 +200,7 @@ class SeedreamBatchOperator(AisaOperator):
             model=self.model if is_literal(self.model) else DEFAULT_MODEL,
             target=Target.parse(None, None, has_items=True),
         )
-        for index, raw in enumerate(islice(self.requests, PARSED_ITEMS)):
+        for index, raw in enumerate(islice(cast("Iterable[object]", self.requests), PARSED_ITEMS)):
             values = raw.values() if isinstance(raw, dict) else (raw,)
             if all(map(is_literal, values)):
                 try:

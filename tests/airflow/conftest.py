@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
 from airflow_provider_aisa.sandbox import Sandbox
-from tests.airflow.support import BUCKET, CONFIG, DAGS, TIMEOUT, Airflow
+from tests.airflow.support import BUCKET, CONFIG, DAGS, EXAMPLES, TIMEOUT, Airflow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,8 +38,10 @@ def airflow(
         "aisa_limited": json.dumps(by_another_name),
         "aws_default": s3_store.airflow_connection(bucket=BUCKET),
     }
-    home = tmp_path_factory.mktemp("airflow")
-    with Airflow(home, DAGS, connections=connections, config=CONFIG) as running:
+    home, dags = tmp_path_factory.mktemp("airflow"), tmp_path_factory.mktemp("dags")
+    for file in (*DAGS.glob("*.py"), *EXAMPLES.glob("*.py")):
+        shutil.copy(file, dags)
+    with Airflow(home, dags, connections=connections, config=CONFIG) as running:
         running.wait_until_ready()
         running.wait_until_parsed()
         yield running

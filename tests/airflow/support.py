@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 DAGS = Path(__file__).parent / "dags"
 BUCKET = "images"
 WAIT = 120.0  # seconds; all but a hanging test need a tenth of it
-DAG_IDS = ("sync", "deferred", "limited", "mapped")
+EXAMPLES = Path(__file__).parents[2] / "dags_examples"
+DAG_IDS = ("sync", "deferred", "limited", "mapped", "batches", "quickstart", "batch", "batch_mapped")
 
 #: Airflow imports this file in each of its processes, the triggerer's included. The claim of a process that
 #: died is stale after the connection's timeout and this margin: six minutes by default, 11 s here.

@@ -333,7 +333,7 @@ class Chaos:
 
     def _gateway_answered(self, answered: Answered) -> None:
         # On a busy machine an answer can come when the worker is about to stop waiting for it.
-        if answered.seconds < TIMEOUT / 2 and answered.status == 200 and _is_generation(answered.body):
+        if answered.seconds < TIMEOUT / 2 and answered.status == 200 and is_generation(answered.body):
             sender = int(answered.seen.path.partition("/sender-")[2].partition("/")[0])
             self._usable[answered.headers["X-Request-ID"]] = sender
         self._task_of_prompt(answered.seen).happened()
@@ -395,7 +395,7 @@ class Chaos:
         }
 
 
-def _is_generation(body: bytes) -> bool:
+def is_generation(body: bytes) -> bool:
     try:
         return isinstance(json.loads(body)["data"], list)
     except (ValueError, KeyError, TypeError):

@@ -19,12 +19,16 @@ _HEADER = ("killed when", "form", "by then", "billed", "(at most once)", "stored
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what was billed, stored, lost and unknown after each crash, in images and requests."""
-    rows = [
-        value
+    properties = [
+        (name, value)
         for report in terminalreporter.stats.get("passed", [])
         for name, value in report.user_properties
-        if name == "crash"
     ]
+    for figures in (value for name, value in properties if name == "siege"):
+        terminalreporter.section("what ten crashes cost, for a batch")
+        for name, figure in figures.items():
+            terminalreporter.line(f"{name:<52} {figure:>6}")
+    rows = [value for name, value in properties if name == "crash"]
     if rows:
         terminalreporter.section("what a crash costs, for a task that asks for 2 images")
         terminalreporter.line(_ROW.format(*_HEADER))

@@ -31,6 +31,8 @@ _HOP_BY_HOP = {"connection", "expect", "keep-alive", "te", "trailer", "transfer-
 #: A path may begin with this: it tells senders apart whose requests look alike, and is not forwarded.
 _SENDER = re.compile(r"^/sender-\d+(?=/)")
 _IMAGE = re.compile(r"(\d+)\.(png|jpe?g|webp)$")
+#: What is in a batch's folder besides the journal's entries.
+_OF_A_BATCH = re.compile(r"/_aisa/[0-9a-f]{40}/(batch|manifest|settled)\b")
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,11 @@ class Seen:
 
     @property
     def label(self) -> str:
-        """The method and the journal's state, the image's number, or the path."""
+        """The method and the journal's state, the image's number, the batch's object, or the path."""
         if image := _IMAGE.search(self.path):
             return f"{self.method} image {image[1]}"
+        if of_a_batch := _OF_A_BATCH.search(self.path):
+            return f"{self.method} {of_a_batch[1]}"
         if "/_aisa/" in self.path:
             state = json.loads(self.body)["state"] if self.body else "journal"
             return f"{self.method} {state}"

@@ -36,7 +36,7 @@ POLL = 0.25
 
 
 def run_task(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Run one try of a task and return its value.
+    """Run one try of a task, which is a batch when it has requests, and return its value.
 
     Deferred, that is `execute` until it defers, the trigger until its first event, and `execute_complete`.
     When a try is run again that has deferred already, its triggerer has died: the trigger runs again.
@@ -44,12 +44,15 @@ def run_task(task: Mapping[str, Any]) -> dict[str, Any]:
     from airflow.providers.common.compat.sdk import TaskDeferred
 
     from airflow_provider_aisa.core import pipeline, purchase
+    from airflow_provider_aisa.operators.batch import SeedreamBatchOperator
     from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
 
     mock.patch.object(purchase, "CLAIM_MARGIN", CLAIM_MARGIN).start()
     mock.patch.object(pipeline, "POLL", POLL).start()
-    operator = SeedreamGenerateOperator(task_id=task["ti"]["task_id"], **task["operator"])
     context = cast("Context", {"ti": SimpleNamespace(**task["ti"])})
+    if "requests" in task["operator"]:
+        return SeedreamBatchOperator(task_id=task["ti"]["task_id"], **task["operator"]).execute(context)
+    operator = SeedreamGenerateOperator(task_id=task["ti"]["task_id"], **task["operator"])
     trigger_row = Path(task["folder"], f"trigger-{task['ti']['run_id']}-{task['ti']['try_number']}.json")
     if not trigger_row.exists():
         try:
@@ -161,7 +164,8 @@ def main() -> None:
     reports = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
 
-    import airflow_provider_aisa.core.pipeline
+    import airflow_provider_aisa.core.batch.runner
+    import airflow_provider_aisa.operators.batch
     import airflow_provider_aisa.operators.seedream
     import airflow_provider_aisa.triggers.seedream  # noqa: F401 - so that a forked worker need not
 

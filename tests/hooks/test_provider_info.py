@@ -15,6 +15,7 @@ from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
 from airflow.providers_manager import ProvidersManager
 from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
 
+from airflow_provider_aisa import operators
 from airflow_provider_aisa.core.settings import Settings, unknown_extras
 from airflow_provider_aisa.hooks.aisa import AisaHook
 from airflow_provider_aisa.provider_info import CONNECTION_FIELDS, get_provider_info
@@ -64,6 +65,13 @@ def test_every_module_and_class_that_is_named_exists() -> None:
         AisaHook.conn_type,
         AisaHook.hook_name,
     )
+
+
+def test_every_module_that_has_an_operator_is_named() -> None:
+    (group,) = INFO["operators"]
+    folder = Path(operators.__file__).parent
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "base"}
+    assert group["python-modules"] == sorted(f"{operators.__name__}.{name}" for name in modules)
 
 
 def test_airflow_finds_the_connection_type() -> None:

@@ -9,14 +9,21 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from airflow_provider_aisa.operators.batch import SeedreamBatchOperator
 from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from airflow.providers.common.compat.sdk import Context
     from mypy_boto3_s3 import S3Client
 
     from airflow_provider_aisa.sandbox import Sandbox
     from tools.seaweedfs import SeaweedFS
+
+
+#: The smallest that the model draws.
+SMALL = "1920x1920"
 
 
 @dataclass
@@ -42,20 +49,56 @@ class Desk:
         result: dict[str, Any] = operator.execute(context_of(tries=tries, clears=clears, run_id=run_id))
         return result
 
+    def run_batch(
+        self,
+        requests: object,
+        *,
+        tries: int = 1,
+        clears: int = 0,
+        run_id: str = "run",
+        map_index: int = -1,
+        **arguments: Any,
+    ) -> dict[str, Any]:
+        """Run a batch once, as Airflow would in this try."""
+        operator = SeedreamBatchOperator(
+            **{"task_id": "generate", "requests": requests, "size": SMALL, **arguments}
+        )
+        context = context_of(tries=tries, clears=clears, run_id=run_id, map_index=map_index)
+        result: dict[str, Any] = operator.execute(context)
+        return result
+
+    def upload(self, key: str, lines: Iterable[object]) -> str:
+        """Put a JSON Lines file into the bucket, and return its URI."""
+        body = "".join(f"{json.dumps(line)}\n" for line in lines)
+        self.s3.put_object(Bucket=self.bucket, Key=key, Body=body.encode())
+        return f"s3://{self.bucket}/{key}"
+
+    def read(self, uri: str) -> bytes:
+        """Return what the object at a URI holds."""
+        return self.s3.get_object(Bucket=self.bucket, Key=uri.partition(f"{self.bucket}/")[2])["Body"].read()
+
+    def manifest(self, uri: str | None = None) -> list[dict[str, Any]]:
+        """Return the lines of the one manifest in the bucket, or of the one at a URI."""
+        if uri is None:
+            [key] = [key for key in self.all_keys() if "/manifest-" in key]
+            uri = f"s3://{self.bucket}/{key}"
+        return [json.loads(line) for line in self.read(uri).splitlines()]
+
     def keys(self) -> list[str]:
         """Return the keys of the images in the bucket."""
-        return [key for key in self.all_keys() if "_aisa/" not in key]
+        return [key for key in self.all_keys() if "_aisa/" not in key and not key.endswith(".jsonl")]
 
     def all_keys(self) -> list[str]:
         """Return all keys in the bucket, journals included."""
-        pages = self.s3.list_objects_v2(Bucket=self.bucket).get("Contents", [])
-        return sorted(entry["Key"] for entry in pages)
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
+        return sorted(entry["Key"] for page in pages for entry in page.get("Contents", []))
 
     def journal(self, uri: str | None = None) -> dict[str, Any]:
         """Return the one journal in the bucket, or the one at a URI."""
-        key = uri.partition(f"{self.bucket}/")[2] if uri else None
-        [key] = [key] if key else [key for key in self.all_keys() if "_aisa/" in key]
-        document: dict[str, Any] = json.loads(self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read())
+        if uri is None:
+            [key] = [key for key in self.all_keys() if "_aisa/" in key]
+            uri = f"s3://{self.bucket}/{key}"
+        document: dict[str, Any] = json.loads(self.read(uri))
         return document
 
 

@@ -127,7 +127,7 @@ def test_an_authors_key_pays_once_across_runs_and_templates(desk: Desk) -> None:
 def test_an_authors_key_does_not_return_the_images_of_another_request(desk: Desk) -> None:
     desk.run(idempotency_key="sku-1", prompt="A red panda")
 
-    with pytest.raises(InvalidRequest, match=r"'sku-1' belongs to another request: .*A red panda"):
+    with pytest.raises(InvalidRequest, match="'sku-1' belongs to another request: "):
         desk.run(run_id="next", idempotency_key="sku-1", prompt="A blue panda")
 
     assert desk.gateway.billed == 1

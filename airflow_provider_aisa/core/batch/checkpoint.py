@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
-from airflow_provider_aisa.core.batch.manifest import Line, dump
+from airflow_provider_aisa.core.batch.manifest import Line, dump, is_line
 from airflow_provider_aisa.core.batch.order import BatchOrder
 from airflow_provider_aisa.core.batch.plan import Plan
 from airflow_provider_aisa.core.journal import Attempt
@@ -49,6 +49,8 @@ class Settled:
     def from_json(cls, text: str) -> Settled:
         """Read a line; ValueError, KeyError or TypeError: it is damaged."""
         document = json.loads(text)
+        if not is_line(document["line"]):
+            raise ValueError("a line without all its fields")
         attempt = document["attempt"]
         bought_by = Attempt(Owner(**attempt["owner"]), int(attempt["max_tries"]))
         return cls(**{**document, "attempt": bought_by, "line": dict(document["line"])})

@@ -12,6 +12,7 @@ from airflow_provider_aisa.exceptions import InvalidRequest
 
 FIELDS: Final = ("prompt", "id", "size", "n", "model", "s3_key")
 MAX_ID: Final = 200  # characters
+_MOST: Final = 10**MAX_ID  # as a number; Python refuses to write far longer ones
 _DERIVED_ID: Final = 16  # hex digits of the request's fingerprint
 
 
@@ -63,13 +64,17 @@ class Defaults:
 
 def parse_id(value: object) -> str:
     """Return an item's id as text; a whole number, such as a SKU's, is one too."""
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _MOST:
         value = str(value)
     if isinstance(value, str) and value.strip() and len(value) <= MAX_ID and value.isprintable():
         return value
     raise InvalidRequest(
-        f"id {str(value)[:50]!r} is no id: use 1 to {MAX_ID} printable characters, or a whole number"
+        f"id {_shown(value)} is no id: use 1 to {MAX_ID} printable characters, or a whole number"
     )
+
+
+def _shown(value: object) -> str:
+    return repr(value[:50]) if isinstance(value, str) else f"of type {type(value).__name__}"
 
 
 def _fields(raw: object) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from airflow_provider_aisa.core.pipeline import GenerationResult, Pipeline
 from airflow_provider_aisa.exceptions import AisaError, ContentRefused
@@ -29,6 +29,11 @@ _NOTHING: Final[Line] = {
 }
 
 
+def is_line(document: object) -> TypeGuard[Line]:
+    """Return whether JSON that was read back has all that a line has."""
+    return isinstance(document, dict) and {"id", "status", *_NOTHING} <= document.keys()
+
+
 def stored_line(item_id: str, result: GenerationResult) -> Line:
     """Return the line of an item whose images are in S3."""
     document = result.to_dict()
@@ -44,7 +49,7 @@ def failed_line(item_id: str, error: AisaError, pipeline: Pipeline) -> Line:
         "id": item_id,
         "status": FAILED,
         **_NOTHING,
-        "images": [dict(image) for image in entry.images] if entry else [],
+        "images": [dict(image) for image in pipeline.images],
         "usage": response.get("usage"),
         "cost_usd": entry.cost_usd if entry else 0.0,
         "reused": pipeline.is_resumed,
@@ -77,4 +82,6 @@ def write_manifest(path: Path, lines: Iterable[tuple[str, str | None]]) -> None:
 
 def dump(line: Line) -> str:
     """Return a line's text."""
-    return json.dumps(line, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(line, ensure_ascii=False, separators=(",", ":"))
+    # Half a character, which JSON can carry and UTF-8 cannot, stays JSON's own escape.
+    return text.encode(errors="backslashreplace").decode()

@@ -122,7 +122,8 @@ class BatchOrder:
             raise raw.value
         item = self.defaults.read(raw.value)
         price = item.request.price_usd(self.prices)
-        item.request.check_budget(self.max_cost_usd, price)
+        if price is None:
+            item.request.check_budget(self.max_cost_usd, price)  # What all cost is checked when it is known.
         if not item.request.is_known_model:
             plan.unknown_models.add(item.request.model)
         plan.add(raw.where, item, price=price, journal=self._journal(item))

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import posixpath
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 from airflow_provider_aisa.core.batch.items import BatchItem
 from airflow_provider_aisa.core.keys import Target
@@ -20,6 +21,7 @@ from airflow_provider_aisa.core.request import ImageRequest
 from airflow_provider_aisa.exceptions import InvalidRequest
 
 _PAGE: Final = 100
+_ANY: Final = "{ext}"
 _MOST_KEYS: Final = 100  # of one item that are compared with those of others
 _SCHEMA: Final = """
 PRAGMA journal_mode = OFF;
@@ -37,7 +39,12 @@ CREATE TABLE item (
     etag TEXT,                  -- of the entry, when this attempt found one
     line TEXT                   -- of the manifest, once it is settled
 );
-CREATE TABLE image_key (digest BLOB PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE image_key (
+    stem BLOB NOT NULL,         -- the key's digest, without its ending
+    ending TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    PRIMARY KEY (stem, ending)
+) WITHOUT ROWID;
 """
 _FIND_JOURNALS: Final = "CREATE INDEX item_journal ON item (journal)"
 
@@ -154,6 +161,12 @@ class Plan:
                     has_entry,
                 )
 
+    def cost_usd(self, journal: str) -> Decimal:
+        """Return what the images that an item asks for cost; 0 when nobody knows their price."""
+        row = self._db.execute("SELECT images, price FROM item WHERE journal = ?", (journal,)).fetchone()
+        images, price = cast("tuple[int, str | None]", row)
+        return Decimal(price or 0) * images
+
     def lines(self) -> Iterator[tuple[str, str | None]]:
         """Yield each item's id and its line of the manifest, in the order of the input."""
         yield from self._db.execute("SELECT id, line FROM item ORDER BY position")
@@ -179,23 +192,26 @@ class Plan:
     def _take_keys(self, item: BatchItem) -> None:
         """Refuse an item whose images would overwrite another's."""
         several = item.request.n > 1
+        taken: list[tuple[bytes, str, int]] = []
         for index in range(min(item.request.n, _MOST_KEYS)):
-            key = item.target.key(index=index, ext="{ext}", sha256="{sha256}", several=several)
+            key = item.target.key(index=index, ext=_ANY, sha256="{sha256}", several=several)
             if "{sha256}" in key:
                 return  # The same key then means the same image.
-            taken = self._take_key(key)
-            if taken is not None:
+            stem, ending = posixpath.splitext(key)
+            digest = hashlib.sha256(stem.encode()).digest()[:16]
+            place = self._place_of(digest, ending)
+            if place is not None:
                 raise InvalidRequest(
-                    f"would overwrite the images of {taken} in {key!r}: put {{id}} into s3_key, and {{index}}"
+                    f"would overwrite the images of {place} in {key!r}: put {{id}} into s3_key, and {{index}}"
                 )
+            taken.append((digest, ending, self.total))
+        self._db.executemany("INSERT OR IGNORE INTO image_key VALUES (?, ?, ?)", taken)
 
-    def _take_key(self, key: str) -> str | None:
-        """Take a key for the next item; return the place of the item that has it already."""
-        digest = hashlib.sha256(key.encode()).digest()[:16]
+    def _place_of(self, stem: bytes, ending: str) -> str | None:
+        """Return the place of the item that has a key, or may get it with its images' own ending."""
         found: Any = self._db.execute(
-            "SELECT place FROM image_key JOIN item USING (position) WHERE digest = ?", (digest,)
+            "SELECT place FROM image_key JOIN item USING (position) "
+            "WHERE stem = ?1 AND (ending = ?2 OR ending = ?3 OR ?2 = ?3)",
+            (stem, ending, f".{_ANY}"),
         ).fetchone()
-        if found is not None:
-            return str(found[0])
-        self._db.execute("INSERT OR IGNORE INTO image_key VALUES (?, ?)", (digest, self.total))
-        return None
+        return None if found is None else str(found[0])

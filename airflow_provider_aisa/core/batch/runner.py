@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from airflow_provider_aisa.core.batch.checkpoint import Checkpoint, Settled
+from airflow_provider_aisa.core.batch.failures import Failures
 from airflow_provider_aisa.core.batch.manifest import (
+    Line,
     dump,
-    error_text,
     failed_line,
     stored_line,
     write_manifest,
@@ -39,15 +40,7 @@ from airflow_provider_aisa.core.pipeline import GenerationResult, Pipeline
 from airflow_provider_aisa.core.settings import Settings
 from airflow_provider_aisa.core.storage import Bucket
 from airflow_provider_aisa.core.transfer import Lanes
-from airflow_provider_aisa.exceptions import (
-    AisaError,
-    GatewayFailed,
-    InvalidConnection,
-    ItemsFailed,
-    KeyRefused,
-    OverBudget,
-    StorageFailed,
-)
+from airflow_provider_aisa.exceptions import AisaError, OutcomeUnknown, OverBudget, StorageFailed
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +52,6 @@ THREADS: Final = 24
 #: Seconds between two lines of progress.
 REPORT_EVERY: Final = 10.0
 _TICK: Final = 0.5  # seconds
-_MOST_LOGGED: Final = 20  # failures
-_MOST_NAMED: Final = 5
-#: What the next item would run into as well.
-_HOPELESS: Final = (KeyRefused, InvalidConnection, StorageFailed, OverBudget)
-#: Items in a row for which the gateway failed after all retries, until it is taken to be down.
-_GATEWAY_DOWN: Final = 10
-
 Report = Callable[[Tally], None]
 
 
@@ -124,9 +110,7 @@ class Batch:
         self._trusts_listing = False
         self._is_stopped = False
         self._stopped_by: BaseException | None = None
-        self._has_retryable = False
-        self._gateway_failures = 0
-        self._failed_ids: list[str] = []
+        self._failures = Failures(order, self._tally)
 
     async def run(self) -> dict[str, Any]:
         """Return the batch's figures and the manifest's URI.
@@ -134,7 +118,10 @@ class Batch:
         :raises ItemsFailed: an item failed and ``on_item_failure`` is ``fail``, or too many did.
         :raises AisaError: what stopped the batch; whatever is paid for is stored if it can be.
         """
-        await asyncio.to_thread(self._begin)
+        try:
+            await asyncio.to_thread(self._begin)
+        except OverBudget as e:
+            self._stop(e)  # What is paid for is stored all the same.
         speed = Speedometer(time.monotonic(), self._tally)
         ticker = asyncio.create_task(self._tick(speed))
         try:
@@ -144,9 +131,10 @@ class Batch:
             await self._end_items()
             await asyncio.to_thread(self._checkpoint.keep)
         uri = await asyncio.to_thread(self._write_manifest)
-        self._tally.rate_limits = self._client.rate_limits
-        self._report(self._tally)
-        self._check(uri)
+        self._tell()
+        speed.sample(time.monotonic(), self._tally)
+        log.info("%s", speed.text(self._tally))
+        self._failures.check(uri, is_stopped=self._is_stopped, stopped_by=self._stopped_by)
         return {**self._tally.result(), "manifest_uri": uri}
 
     def _begin(self) -> None:
@@ -168,8 +156,9 @@ class Batch:
     def _restore(self, settled: Settled) -> None:
         self._tally.count(settled.line)
         if settled.attempt.owner == self._order.attempt.owner:
-            cost = Decimal(str(settled.line["cost_usd"] or 0))
-            self._budget.spent += cost * (1 + settled.line["unknown_outcomes"])
+            self._budget.spent += Decimal(str(settled.line["cost_usd"] or 0))
+            if unknown := settled.line["unknown_outcomes"]:
+                self._budget.spent += self._plan.cost_usd(settled.journal) * unknown
 
     def _check_budget(self) -> None:
         """Raise OverBudget when what is left costs more than what is left of the budget."""
@@ -216,6 +205,9 @@ class Batch:
             self._aside.remove(task)
         else:
             self._window.release()
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, SpendingStopped):
+            self._stop(error)
 
     async def _step_aside(self, seconds: float) -> None:
         """Wait for somebody else's claim without keeping other items waiting."""
@@ -229,39 +221,41 @@ class Batch:
     async def _do(self, item: PlannedItem, pipeline: Pipeline) -> None:
         try:
             result = await pipeline.run(is_new=self._trusts_listing and not item.has_entry)
-        except SpendingStopped:
-            return
+        except (SpendingStopped, asyncio.CancelledError):
+            if pipeline.unknown_outcomes:
+                what = "an earlier request may have been billed; it was not sent again."
+                self._settle(item, failed_line(item.id, OutcomeUnknown(what), pipeline))
+            raise
         except AisaError as e:
             self._fail(item, pipeline, e)
         except Exception as e:
-            self._stop(e)
+            if pipeline.entry is not None or pipeline.unknown_outcomes:
+                what = f"an unexpected {type(e).__name__}: see the log of the task."
+                self._settle(item, failed_line(item.id, AisaError(what), pipeline))
+            raise
         else:
             self._succeed(item, pipeline, result)
 
     def _succeed(self, item: PlannedItem, pipeline: Pipeline, result: GenerationResult) -> None:
         line = stored_line(item.id, result)
-        self._gateway_failures = 0
-        self._plan.settle(item.position, dump(line))
-        self._tally.count(line)
+        self._settle(item, line)
         if pipeline.entry is not None and pipeline.stored_etag is not None:
             self._checkpoint.add(
                 Settled(item.journal, pipeline.stored_etag, item.fingerprint, pipeline.entry.attempt, line)
             )
 
+    def _settle(self, item: PlannedItem, line: Line) -> None:
+        self._plan.settle(item.position, dump(line))
+        self._tally.count(line)
+
     def _fail(self, item: PlannedItem, pipeline: Pipeline, error: AisaError) -> None:
-        is_hopeless = isinstance(error, _HOPELESS)
-        if not is_hopeless or pipeline.entry is not None or pipeline.unknown_outcomes:
-            line = failed_line(item.id, error, pipeline)
-            self._plan.settle(item.position, dump(line))
-            self._tally.count(line)
-            self._has_retryable |= error.retryable
-            if len(self._failed_ids) < _MOST_LOGGED:
-                self._failed_ids.append(f"{item.id!r} ({type(error).__name__})")
-                log.warning("Item %r failed: %s: %s", item.id, type(error).__name__, error_text(error))
-        self._gateway_failures = self._gateway_failures + 1 if isinstance(error, GatewayFailed) else 0
-        if is_hopeless or self._gateway_failures >= _GATEWAY_DOWN:
+        failures = self._failures
+        if not failures.is_hopeless(error) or pipeline.entry is not None or pipeline.unknown_outcomes:
+            self._settle(item, failed_line(item.id, error, pipeline))
+            failures.add(item.id, error)
+        if failures.ends_batch(error, successes=self._client.successes):
             self._stop(error)
-        elif self._tally.failed > self._order.allowed_failures(self._tally.total):
+        elif failures.are_too_many:
             self._stop(None)
 
     def _stop(self, error: BaseException | None) -> None:
@@ -299,10 +293,17 @@ class Batch:
             now = time.monotonic()
             if now - reported >= REPORT_EVERY:
                 reported = now
-                self._tally.rate_limits = self._client.rate_limits
+                self._tell()
                 speed.sample(now, self._tally)
                 log.info("%s", speed.text(self._tally))
-                self._report(self._tally)
+
+    def _tell(self) -> None:
+        """Report the figures; whoever cannot take them does not hold up what is being paid for."""
+        self._tally.rate_limits = self._client.rate_limits
+        try:
+            self._report(self._tally)
+        except Exception:
+            log.warning("The figures could not be reported.", exc_info=True)
 
     def _write_manifest(self) -> str:
         path = self._folder / "manifest.jsonl"
@@ -316,34 +317,3 @@ class Batch:
             log.warning("There is no manifest of this attempt: %s", e)
             return f"{uri} (not written by this attempt)"
         return uri
-
-    def _check(self, manifest_uri: str) -> None:
-        """Raise when the batch is not what its author accepts."""
-        tally, error = self._tally, self._stopped_by
-        state = (
-            f"{tally.stored:,} of {tally.total:,} items are stored, {tally.failed:,} failed, "
-            f"{tally.total - tally.done:,} were not sent. Manifest: {manifest_uri}."
-        )
-        if isinstance(error, AisaError):
-            raise type(error)(
-                f"the batch stopped: {error_text(error)} {state} A retry pays only for what is not paid yet.",
-                status=error.status,
-                code=error.code,
-                request_id=error.request_id,
-                retry_after=error.retry_after,
-                retryable=error.retryable,
-            )
-        if error is not None:
-            log.error("The batch stopped: %s", state)
-            raise error
-        if not self._is_stopped and not (tally.failed and self._order.on_item_failure == "fail"):
-            return
-        kinds = ", ".join(f"{name} {count:,}" for name, count in tally.errors.most_common())
-        named = ", ".join(self._failed_ids[:_MOST_NAMED])
-        why = "more than max_failures allows" if self._is_stopped else "and on_item_failure is 'fail'"
-        more = ", …" if tally.failed > _MOST_NAMED else ""
-        raise ItemsFailed(
-            f"{tally.failed:,} items failed ({kinds}), {why}: {named}{more}. "
-            f"{state} Mend those that say so; a retry pays only for what is not paid yet.",
-            retryable=self._has_retryable,
-        )

@@ -191,7 +191,10 @@ def file_of(uri: str) -> RequestFile:
 def open_file(file: RequestFile, client: S3Client) -> Iterator[GetObjectOutputTypeDef]:
     """Send GetObject, and report whatever goes wrong with it and with its stream, which is closed after."""
     try:
-        with reported(f"requests {file.uri} could not be read, so nothing was sent"):
+        with reported(
+            f"requests {file.uri} could not be read, so nothing was sent",
+            is_conditional=file.part is not None,
+        ):
             found = _get(file, client)
             with closing(found["Body"]):
                 yield found

@@ -9,7 +9,7 @@ from airflow_provider_aisa.core.batch.plan import PlannedItem
 from airflow_provider_aisa.core.journal import Action, Entry, State, next_step
 from airflow_provider_aisa.core.ledger import Ledger
 from airflow_provider_aisa.core.storage import Bucket
-from airflow_provider_aisa.exceptions import AisaError
+from airflow_provider_aisa.exceptions import AisaError, JournalUnreadable
 
 
 def spent_on(item: PlannedItem, order: BatchOrder, bucket: Bucket) -> tuple[Decimal, bool]:
@@ -18,12 +18,14 @@ def spent_on(item: PlannedItem, order: BatchOrder, bucket: Bucket) -> tuple[Deci
     Blocks.
 
     :raises StorageFailed: S3 did not say.
-    :raises JournalUnreadable: the entry is damaged, foreign or newer.
     """
     if not item.has_entry:
         return Decimal(0), True
     ledger = Ledger(bucket, order.job(item).journal_key)
-    found = ledger.load()
+    try:
+        found = ledger.load()
+    except JournalUnreadable:
+        return Decimal(0), False  # It fails, and nothing is bought.
     if found is None:
         return Decimal(0), True
     try:
@@ -36,7 +38,7 @@ def spent_on(item: PlannedItem, order: BatchOrder, bucket: Bucket) -> tuple[Deci
             uri=ledger.uri,
         )
     except AisaError:
-        return _spent(found.entry, item, order), False  # It fails, and nothing is bought.
+        return _spent(found.entry, item, order), False  # So does this.
     if step.action is Action.BUY and found.entry.state is not State.CLAIMED:
         return Decimal(0), True  # A person asks for new images, which opens a new account.
     return _spent(found.entry, item, order), step.action is Action.BUY
@@ -45,6 +47,4 @@ def spent_on(item: PlannedItem, order: BatchOrder, bucket: Bucket) -> tuple[Deci
 def _spent(entry: Entry, item: PlannedItem, order: BatchOrder) -> Decimal:
     if entry.attempt.owner != order.attempt.owner:
         return Decimal(0)  # Another batch has paid.
-    is_open = entry.state is State.CLAIMED and not entry.claim.ended
-    paid = Decimal(str(entry.cost_usd or 0))
-    return paid + item.cost_usd * (entry.unknown_outcomes + is_open)
+    return Decimal(str(entry.cost_usd or 0)) + item.cost_usd * entry.may_be_billed

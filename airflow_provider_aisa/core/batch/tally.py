@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -10,7 +11,9 @@ from typing import Any, Final
 
 from airflow_provider_aisa.core.batch.manifest import STORED, Line
 
-_MOST_KINDS: Final = 30  # of figures in `usage`: the result has to stay small
+#: Of figures in `usage`, and characters of a name: the result has to stay small.
+_MOST_KINDS: Final = 30
+_LONGEST_NAME: Final = 50
 _SAMPLES: Final = 30
 
 
@@ -58,7 +61,7 @@ class Tally:
         if not line["reused"]:
             self.paid_images += images
         for name, figure in (line["usage"] or {}).items():
-            if _is_figure(figure) and (name in self.usage or len(self.usage) < _MOST_KINDS):
+            if _is_figure(name, figure) and (name in self.usage or len(self.usage) < _MOST_KINDS):
                 self.usage[name] += figure
 
     def _add_cost(self, cost: float | None, *, is_new: bool) -> None:
@@ -115,5 +118,6 @@ class Speedometer:
         )
 
 
-def _is_figure(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_figure(name: str, value: object) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return is_number and len(name) <= _LONGEST_NAME

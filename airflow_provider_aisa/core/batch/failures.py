@@ -1,0 +1,113 @@
+"""What goes wrong with items: which of it ends the batch, and what is told of it in the end."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from airflow_provider_aisa.core.batch.manifest import error_text
+from airflow_provider_aisa.core.batch.order import BatchOrder
+from airflow_provider_aisa.core.batch.tally import Tally
+from airflow_provider_aisa.exceptions import (
+    AisaError,
+    GatewayFailed,
+    InvalidConnection,
+    ItemsFailed,
+    KeyRefused,
+    OutcomeUnknown,
+    OverBudget,
+    StorageFailed,
+)
+
+log = logging.getLogger(__name__)
+
+#: Items in a row that got no usable answer, until the gateway, or the way to it, is taken to be down.
+GATEWAY_DOWN: Final = 10
+#: What the next item would run into as well.
+_HOPELESS: Final = (KeyRefused, InvalidConnection, StorageFailed, OverBudget)
+_MOST_LOGGED: Final = 20
+_MOST_NAMED: Final = 5
+
+
+class Failures:
+    """The failures of one batch's items.
+
+    :param tally: counts them.
+    """
+
+    def __init__(self, order: BatchOrder, tally: Tally) -> None:
+        self._order = order
+        self._tally = tally
+        self._in_a_row = 0  # without an answer
+        self._successes = 0  # of the gateway, when the row began
+        self._has_retryable = False
+        self._named: list[str] = []
+
+    @staticmethod
+    def is_hopeless(error: AisaError) -> bool:
+        """Return whether an item's error is not its own: the next item would have it, too."""
+        return isinstance(error, _HOPELESS)
+
+    @property
+    def are_too_many(self) -> bool:
+        """Whether more items have failed than ``max_failures`` allows."""
+        return self._tally.failed > self._order.allowed_failures(self._tally.total)
+
+    def add(self, item_id: str, error: AisaError) -> None:
+        """Note that an item failed; the first ones are logged."""
+        self._has_retryable |= error.retryable
+        if len(self._named) < _MOST_LOGGED:
+            self._named.append(f"{item_id!r} ({type(error).__name__})")
+            log.warning("Item %r failed: %s: %s", item_id, type(error).__name__, error_text(error))
+
+    def ends_batch(self, error: AisaError, *, successes: int) -> bool:
+        """Return whether nothing more should be sent after an item's error.
+
+        Lost responses count as well: each may be billed, and is lost like the one before.
+
+        :param successes: of the gateway, so far.
+        """
+        if successes != self._successes or not isinstance(error, GatewayFailed | OutcomeUnknown):
+            self._in_a_row, self._successes = 0, successes
+        self._in_a_row += isinstance(error, GatewayFailed | OutcomeUnknown)
+        return self.is_hopeless(error) or self._in_a_row >= GATEWAY_DOWN
+
+    def check(self, manifest_uri: str, *, is_stopped: bool, stopped_by: BaseException | None) -> None:
+        """Raise when the batch is not what its author accepts.
+
+        :raises ItemsFailed: items failed, and too many or ``on_item_failure`` is ``fail``.
+        :raises AisaError: what stopped it.
+        """
+        tally = self._tally
+        state = (
+            f"{tally.stored:,} of {tally.total:,} items are stored, {tally.failed:,} failed, "
+            f"{tally.total - tally.done:,} were not sent. Manifest: {manifest_uri}."
+        )
+        if isinstance(stopped_by, AisaError):
+            raise type(stopped_by)(
+                f"the batch stopped: {error_text(stopped_by)} {state} "
+                "A retry pays only for what is not paid yet.",
+                status=stopped_by.status,
+                code=stopped_by.code,
+                request_id=stopped_by.request_id,
+                retry_after=stopped_by.retry_after,
+                retryable=stopped_by.retryable,
+            )
+        if stopped_by is not None:
+            log.error("The batch stopped: %s", state)
+            raise stopped_by
+        if is_stopped or (tally.failed and self._order.on_item_failure == "fail"):
+            raise self._items_failed(state, is_stopped=is_stopped)
+
+    def _items_failed(self, state: str, *, is_stopped: bool) -> ItemsFailed:
+        tally = self._tally
+        kinds = ", ".join(f"{name} {count:,}" for name, count in tally.errors.most_common())
+        named = ", ".join(self._named[:_MOST_NAMED])
+        more = ", …" if tally.failed > _MOST_NAMED else ""
+        why = "more than max_failures allows" if is_stopped else "and on_item_failure is 'fail'"
+        items = "item" if tally.failed == 1 else "items"
+        return ItemsFailed(
+            f"{tally.failed:,} {items} failed ({kinds}), {why}: {named}{more}. {state} "
+            "Mend those that say so; a retry pays only for what is not paid yet.",
+            retryable=self._has_retryable,
+        )

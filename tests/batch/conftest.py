@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_provider_aisa.core import pipeline
+from airflow_provider_aisa.core.batch import runner
+from tests.batch.scene import Scene
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the looks at the clock and at other copies' claims come at once: their number decides nothing."""
+    monkeypatch.setattr(runner, "_TICK", 0.005)
+    monkeypatch.setattr(pipeline, "POLL", 0.005)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    scene = Scene(tmp_path)
+    yield scene
+    scene.close()

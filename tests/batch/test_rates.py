@@ -1,0 +1,144 @@
+"""Requests are in flight up to the limit and never above it; a rate limit slows a batch and fails nothing."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+
+from airflow_provider_aisa.core.batch.runner import TRANSFERS
+from tests.batch.scene import (
+    PATIENCE,
+    RATE_LIMITED,
+    SERVER_ERROR,
+    Scene,
+    items,
+    refused,
+    until,
+)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7, 30])
+def test_as_many_requests_are_in_flight_as_the_connection_allows_and_no_more(
+    scene: Scene, limit: int
+) -> None:
+    scene.settings = replace(scene.settings, max_concurrency=limit)
+    together = threading.Barrier(limit)
+
+    def meet(_prompt: str) -> None:
+        together.wait(PATIENCE)
+
+    scene.gateway.on_request = meet
+    assert scene.run(items(3 * limit))["stored"] == 3 * limit
+    assert scene.gateway.most_in_flight == limit
+
+
+def test_transfers_overlap_with_the_generations_that_follow(scene: Scene) -> None:
+    scene.settings = replace(scene.settings, max_concurrency=1)
+    # No image arrives before five others are generated.
+    scene.cdn.before = lambda prompt: until(lambda: len(scene.gateway.sent) > min(int(prompt[1:]) + 5, 19))
+    assert scene.run(items(20))["stored"] == 20
+
+
+def test_what_is_paid_for_and_not_stored_yet_does_not_pile_up(scene: Scene) -> None:
+    most, limit = 0, 3 * (scene.settings.max_concurrency + TRANSFERS)
+
+    async def slowly(_prompt: str) -> None:
+        nonlocal most
+        waiting = scene.gateway.bill.total() - len(scene.memory.images)
+        most = max(most, waiting)
+        await until(lambda: scene.gateway.bill.total() >= min(10 + len(scene.memory.images), 300))
+
+    scene.cdn.before = slowly
+    assert scene.run(items(300))["stored"] == 300
+    assert 0 < most <= limit
+
+
+@pytest.mark.parametrize("times", [1, 3, 40])
+def test_rate_limits_are_waited_out_however_many_there_are(scene: Scene, times: int) -> None:
+    # The connection allows two retries: those are for failures.
+    scene.gateway.script["i1"] = [RATE_LIMITED] * times
+    result = scene.run(items(5), max_failures=0)
+    assert (result["stored"], result["failed"]) == (5, 0)
+    assert scene.tally.rate_limits == times
+    assert scene.gateway.bill == {f"i{number}": 1 for number in range(5)}
+
+
+def test_a_wait_grows_when_the_gateway_does_not_say_how_long(scene: Scene) -> None:
+    scene.gateway.script["i0"] = [RATE_LIMITED] * 7
+    scene.run(items(1))
+    assert scene.clock.slept[:7] == [1, 2, 4, 8, 16, 30, 30]
+
+
+def test_a_wait_is_as_long_as_the_gateway_says(scene: Scene) -> None:
+    scene.gateway.script["i0"] = [refused(429, "rate_limit_exceeded", retry_after="7200")]
+    scene.run(items(1))
+    assert scene.clock.slept == [7_200]
+
+
+def test_everyone_waits_when_one_is_told_to(scene: Scene) -> None:
+    scene.settings = replace(scene.settings, max_concurrency=1)
+    began = scene.clock.now
+    scene.gateway.script["i0"] = [refused(429, "rate_limit_exceeded", retry_after="600")]
+    sent_at: list[float] = []
+    scene.gateway.on_request = lambda _prompt: sent_at.append(scene.clock.now - began)
+    scene.run(items(5))
+    assert sent_at[0] == 0
+    assert min(sent_at[1:]) >= 600
+
+
+def test_a_whole_batch_of_rate_limits_ends_with_all_items_stored(scene: Scene) -> None:
+    for number in range(50):
+        scene.gateway.script[f"i{number}"] = [RATE_LIMITED] * (number % 6)
+    assert scene.run(items(50), max_failures=0)["stored"] == 50
+    assert scene.tally.rate_limits == sum(number % 6 for number in range(50))
+    assert scene.gateway.bill.total() == 50
+
+
+def test_rate_limits_use_up_no_retry_of_a_request_that_fails_as_well(scene: Scene) -> None:
+    scene.gateway.script["i0"] = [RATE_LIMITED, SERVER_ERROR, RATE_LIMITED, SERVER_ERROR, RATE_LIMITED]
+    assert scene.run(items(1))["stored"] == 1
+    assert len(scene.gateway.sent) == 6
+
+
+def test_failures_use_up_the_retries_whatever_comes_between_them(scene: Scene) -> None:
+    scene.gateway.script["i0"] = [SERVER_ERROR, RATE_LIMITED, SERVER_ERROR, RATE_LIMITED, SERVER_ERROR]
+    assert scene.run(items(1), on_item_failure="keep")["errors"] == {"GatewayFailed": 1}
+
+
+def test_a_rate_limit_leaves_no_trace_in_the_journal(scene: Scene) -> None:
+    scene.gateway.script["i0"] = [RATE_LIMITED] * 3
+    scene.run(items(1))
+    [entry] = scene.entries()
+    assert (entry["state"], entry["unknown_outcomes"]) == ("stored", 0)
+
+
+def test_a_store_whose_conditions_are_worthless_is_asked_for_each_entry(scene: Scene) -> None:
+    # A claim that the listing did not show could not be lost to: so it has to be looked for.
+    scene.memory.manners = "ignores"
+    assert scene.run(items(5))["stored"] == 5
+    assert scene.store.count("read", "/items/") == 5
+
+
+def test_a_store_that_keeps_conditions_is_not_asked_for_what_its_listing_does_not_show(scene: Scene) -> None:
+    assert scene.run(items(5))["stored"] == 5
+    assert scene.store.count("read", "/items/") == 0
+
+
+@pytest.mark.parametrize("manners", ["ignores", "501"])
+def test_on_a_store_without_conditions_a_retry_pays_only_for_what_is_missing(
+    scene: Scene, manners: str
+) -> None:
+    scene.memory.manners = manners  # type: ignore[assignment]  # parametrize gives strings
+    scene.run(items(3))
+    assert scene.run(items(5))["reused"] == 3
+    assert scene.gateway.bill.total() == 5
+
+
+def test_a_new_item_costs_the_store_a_claim_a_record_and_its_images(scene: Scene) -> None:
+    scene.run(items(20, n=2))
+    assert scene.store.count("write", "/items/") == 3 * 20  # claimed, paid, stored
+    assert scene.store.count("upload") == 40
+    others = [request for request in scene.store.requests if "/items/" not in request[1]]
+    assert len([operation for operation, _ in others if operation != "upload"]) <= 6
