@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Final
 
+from benchmarks.batch_work import FILE_KEY
 from benchmarks.report import Table, medians, verdict
 from benchmarks.servers import open_servers
-from benchmarks.work import MIB
+from benchmarks.work import BUCKET, MIB
 
 if TYPE_CHECKING:
     from benchmarks.servers import Servers
@@ -20,6 +22,8 @@ LESS: Final = 0.6  # of the plain version's memory
 FEW, MANY, IN_FLIGHT = 500, 5_000, 20
 GROWTH: Final = 0.1
 
+LINES: Final = 50_000
+
 
 def main(runs: int) -> list[Table]:
     """Measure both ways in turn, and ours with many tiny images, in a fresh process each time."""
@@ -28,7 +32,7 @@ def main(runs: int) -> list[Table]:
         servers.batch("plain", *CASES[0])  # The first picture is drawn, the first volumes are opened.
         tables = [_case(servers, runs, count, in_flight) for count, in_flight in CASES]
         servers.sandbox.change(latency=0.0, image_bytes=None)
-        return [*tables, _many(servers, runs)]
+        return [*tables, _many(servers, runs), _start(servers, runs)]
 
 
 def _case(servers: Servers, runs: int, count: int, in_flight: int) -> Table:
@@ -112,5 +116,22 @@ def _many(servers: Servers, runs: int) -> Table:
             "Ours claims, records and closes a journal entry for each item: three more S3 requests.",
             f"From {FEW:,} to {MANY:,} items, the process's peak grows by {growth:.0%}.",
             verdict(f"memory does not grow with the items (within {GROWTH:.0%})", met=growth <= GROWTH),
+        ),
+    )
+
+
+def _start(servers: Servers, runs: int) -> Table:
+    lines = (
+        json.dumps({"id": f"sku-{index}", "prompt": f"{'a lighthouse in fog ' * 10}{index}"})
+        for index in range(LINES)
+    )
+    servers.store.client().put_object(Bucket=BUCKET, Key=FILE_KEY, Body="\n".join(lines).encode())
+    found = medians([servers.batch("start", LINES, IN_FLIGHT) for _ in range(runs)])
+    return Table(
+        f"A file of {LINES:,} requests until the first may be sent",
+        ("seconds", "CPU seconds", "peak MiB added by the work"),
+        [(f"{found['seconds']:.1f}", f"{found['cpu_seconds']:.1f}", f"{found['peak_mib']:.0f}")],
+        (
+            f"Medians of {runs} run(s): the file is read, every line checked and priced, earlier attempts looked for.",
         ),
     )

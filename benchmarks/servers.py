@@ -60,7 +60,7 @@ class Servers:
         answer = run_python("-m", module, *arguments, prefix, env=env or self.env)
         stored = self._delete(prefix)
         expected = {f"{prefix}/{index}.png" for index in range(self.sandbox.billed - billed)}
-        if not expected or expected - stored:
+        if expected - stored or bool(expected) == (way == "start"):
             raise RuntimeError(f"{way} stored {len(stored)} objects instead of {len(expected)} images")
         figures: dict[str, float] = json.loads(answer.splitlines()[-1])
         return figures
