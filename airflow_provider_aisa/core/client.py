@@ -77,7 +77,7 @@ class AisaClient:
         self._sleep = sleep
         self._asleep = asleep
         self._randomness = randomness
-        #: How often the gateway has answered 429, and how often with success.
+        #: How often the gateway has asked to wait, and how often it has answered with success.
         self.rate_limits = 0
         self.successes = 0
         self._opening = threading.Lock()
@@ -185,7 +185,6 @@ class AisaClient:
         if isinstance(outcome, httpx.HTTPError):
             return None
         self._pacer.observe(outcome.headers)
-        self.rate_limits += outcome.status_code == 429
         self.successes += outcome.is_success
         return outcome if outcome.is_success else None
 
@@ -193,9 +192,11 @@ class AisaClient:
         try:
             delay = attempts.next_delay(outcome)
         except RateLimited as e:
+            self.rate_limits += 1
             self._pacer.pause(e.retry_after or 0.0)
             raise
         if isinstance(outcome, httpx.Response) and outcome.status_code == 429:
+            self.rate_limits += 1
             self._pacer.pause(delay)
         return delay
 

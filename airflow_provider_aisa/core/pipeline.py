@@ -129,6 +129,11 @@ class Pipeline:
         return self._is_waiting and not (self._purchase is not None and self._purchase.is_committed)
 
     @property
+    def was_sent(self) -> bool:
+        """Whether this attempt has wanted to pay."""
+        return self._purchase is not None
+
+    @property
     def unknown_outcomes(self) -> int:
         """Requests of this job that may have been billed without a response being received."""
         if self.entry is not None:

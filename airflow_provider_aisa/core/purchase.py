@@ -212,13 +212,13 @@ class Purchase:
         self._put_back(self._before)
 
     def _put_back(self, entry: Entry | None) -> None:
+        self._before = entry  # Also if S3 fails now: a later release must not forget a lost response.
         try:
             if entry is not None:
                 self._etag = self._ledger.write(entry, self._etag)
             elif self._etag is not None:
                 self._ledger.release(self._etag)
                 self._etag = None
-            self._before = entry
         except (EntryChanged, StorageFailed) as e:
             # Then the claim stands until it is stale, and counts as a request that may have been billed.
             log.warning("The claim in %s could not be given back: %s", self._ledger.uri, e)

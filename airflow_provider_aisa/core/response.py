@@ -216,7 +216,8 @@ def read_retry_after(response: httpx.Response) -> float | None:
 
 def _json(response: httpx.Response) -> object:
     try:
-        return response.json()
+        # NaN and its like are not JSON; Python reads them all the same.
+        return response.json(parse_constant=lambda _: None)
     except (ValueError, RecursionError):
         return None
 
@@ -251,4 +252,5 @@ def _host(url: str) -> str:
 
 def _clean(text: str) -> str:
     """Keep a stranger's text on one line, short, and free of anything that looks like a key."""
+    text = text.encode(errors="replace").decode()  # JSON can carry half a character; logs and S3 cannot.
     return _KEY_LIKE.sub("sk-***", " ".join(text.split()))[:_LONGEST_MESSAGE]

@@ -7,15 +7,11 @@ CDN and the store do, runs attempts of one batch, and looks at the bill.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import tempfile
-import threading
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -26,245 +22,30 @@ from airflow_provider_aisa.core.batch.order import BatchOrder
 from airflow_provider_aisa.core.batch.runner import Batch
 from airflow_provider_aisa.core.batch.source import RawItem
 from airflow_provider_aisa.core.client import AisaClient
-from airflow_provider_aisa.core.fetch import FetchedImage, Fetcher
-from airflow_provider_aisa.core.image import ImageInfo
+from airflow_provider_aisa.core.fetch import Fetcher
 from airflow_provider_aisa.core.journal import Attempt, Policy
 from airflow_provider_aisa.core.keys import Owner, Target
 from airflow_provider_aisa.core.logs import quietly
 from airflow_provider_aisa.core.models import DEFAULT_MODEL, DEFAULT_SIZE
-from tests.paying.memory import Memory, MemoryBucket
+from tests.batch.gateway import Cdn, Gateway
+from tests.batch.store import Store
+from tests.paying.memory import Memory
 from tests.support import Clock, make_pacer, make_settings
 
 if TYPE_CHECKING:
     from airflow_provider_aisa.core.batch.plan import Plan
     from airflow_provider_aisa.core.batch.tally import Tally
     from airflow_provider_aisa.core.settings import Settings
-    from airflow_provider_aisa.core.storage import StoredObject
 
 OWNER: Final = Owner("dag", "run", "task")
 #: Seconds after which a claim of these tests is stale, by the store's clock.
 STALE: Final = 1_000.0
-PRICE: Final = 0.04
+#: What the log says once a batch stops.
+STOPPED: Final = "Nothing more is sent; what is paid for is being stored."
 #: Seconds until a test that hangs is given up.
 PATIENCE: Final = 60.0
 
 Line = dict[str, Any]
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: whatever the process does after it fails with this."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One request as the gateway reads it."""
-
-    prompt: str
-    n: int
-    number: int
-
-
-#: What the gateway does with a request: it answers, or raises what the client sees instead.
-Answer = Callable[["Gateway", Asked], httpx.Response]
-
-
-def answer_json(status: int, document: object, **headers: str) -> httpx.Response:
-    """Return JSON as many servers write it: what is not ASCII, halves of characters included, is escaped."""
-    return httpx.Response(status, content=json.dumps(document).encode(), headers=headers)
-
-
-def images(count: int | None = None, **usage: Any) -> Answer:
-    """Bill and return so many images; by default as many as asked."""
-
-    def answer(gateway: Gateway, asked: Asked) -> httpx.Response:
-        number = asked.n if count is None else count
-        return gateway.deliver(asked, number, **usage)
-
-    return answer
-
-
-def refused(status: int, code: str = "code", message: str = "words", **headers: str) -> Answer:
-    """Answer with an error; nothing is billed."""
-    body = {"error": {"code": code, "message": message, "request_id": "req_1"}}
-    names = {name.replace("_", "-"): value for name, value in headers.items()}
-    return lambda _gateway, _asked: answer_json(status, body, **names)
-
-
-def billed(answer: Answer) -> Answer:
-    """Generate the images first: the answer that follows hides them."""
-
-    def answer_after_all(gateway: Gateway, asked: Asked) -> httpx.Response:
-        gateway.deliver(asked, asked.n)
-        return answer(gateway, asked)
-
-    return answer_after_all
-
-
-def broken(kind: type[httpx.RequestError]) -> Answer:
-    """Let the client see a connection that fails in this way."""
-
-    def answer(_gateway: Gateway, _asked: Asked) -> httpx.Response:
-        raise kind("broken")
-
-    return answer
-
-
-CONTENT_REFUSED: Final = refused(422, "content_policy_violation", "the prompt was refused")
-RATE_LIMITED: Final = refused(429, "rate_limit_exceeded")
-QUOTA_EXCEEDED: Final = refused(429, "quota_exceeded")
-SERVER_ERROR: Final = refused(500, "internal_error")
-TIMED_OUT: Final = refused(504, "upstream_timeout")
-LOST: Final = billed(broken(httpx.ReadTimeout))
-UNREACHABLE: Final = broken(httpx.ConnectError)
-HTML: Final = billed(lambda _gateway, _asked: httpx.Response(200, html="<title>Welcome</title>"))
-
-
-class Gateway:
-    """Answers each prompt as its script says, and then with images. Keeps the bill."""
-
-    def __init__(self) -> None:
-        self.script: dict[str, list[Answer]] = {}
-        #: What it does with prompts without a script, or whose script is used up.
-        self.otherwise: Answer = images()
-        #: Prompts in the order in which they arrived.
-        self.sent: list[str] = []
-        #: Images by prompt, and how often each was generated.
-        self.bill: Counter[str] = Counter()
-        self.generated: Counter[str] = Counter()
-        self.most_in_flight = 0
-        #: Called with each prompt while its request is in flight, in the thread that sends it.
-        self.on_request: Callable[[str], None] = lambda _prompt: None
-        self._prompts: dict[int, str] = {}
-        self._in_flight = 0
-        self._lock = threading.Lock()
-
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        body = json.loads(request.content)
-        with self._lock:
-            asked = Asked(body["prompt"], body["n"], len(self.sent))
-            self.sent.append(asked.prompt)
-            script = self.script.get(asked.prompt)
-            answer = script.pop(0) if script else self.otherwise
-            self._in_flight += 1
-            self.most_in_flight = max(self.most_in_flight, self._in_flight)
-        try:
-            self.on_request(asked.prompt)
-            return answer(self, asked)
-        finally:
-            with self._lock:
-                self._in_flight -= 1
-
-    def deliver(self, asked: Asked, count: int, **usage: Any) -> httpx.Response:
-        """Put images on the bill and return links to them."""
-        with self._lock:
-            self.bill[asked.prompt] += count
-            self.generated[asked.prompt] += 1
-            self._prompts[asked.number] = asked.prompt
-        links = [{"url": f"https://cdn.test/{asked.number}/{index}"} for index in range(count)]
-        figures = {"generated_images": count, "output_tokens": 100 * count, **usage}
-        headers = {"x-request-id": f"req_{asked.number}"}
-        return answer_json(200, {"data": links, "usage": figures}, **headers)
-
-    def prompt_of(self, url: str) -> str:
-        """Return the prompt of a link's image."""
-        return self._prompts[int(httpx.URL(url).path.split("/")[1])]
-
-
-class Cdn:
-    """Stands in for the Fetcher: an image is the text of its link."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-        #: What is raised for the images of a prompt, one after the other.
-        self.script: dict[str, list[BaseException]] = {}
-        #: Awaited with each prompt before its image arrives.
-        self.before: Callable[[str], Awaitable[None]] = lambda _prompt: asyncio.sleep(0)
-
-    async def fetch(self, url: str, path: Path) -> FetchedImage:
-        prompt = self._gateway.prompt_of(url)
-        await self.before(prompt)
-        if errors := self.script.get(prompt):
-            raise errors.pop(0)
-        content = url.encode()
-        await asyncio.to_thread(path.write_bytes, content)
-        digest = hashlib.sha256(content).hexdigest()
-        return FetchedImage(path, len(content), digest, ImageInfo("image/png", 2048, 2048))
-
-
-class Store(MemoryBucket):
-    """A process's view of the store: counts its requests, and fails as it is told."""
-
-    def __init__(
-        self,
-        memory: Memory,
-        on_request: Callable[[str, str], None] = lambda _op, _key: None,
-        on_answer: Callable[[str, str], None] = lambda _op, _key: None,
-    ) -> None:
-        super().__init__(memory)
-        object.__setattr__(self, "requests", [])
-        object.__setattr__(self, "on_request", on_request)
-        object.__setattr__(self, "on_answer", on_answer)
-        object.__setattr__(self, "_lock", _lock_of(memory))
-
-    #: What was asked for, and of which key or folder.
-    requests: list[tuple[str, str]]
-    #: Called before each request; what it raises is the answer.
-    on_request: Callable[[str, str], None]
-    #: Called when each is done; what it raises takes the answer's place.
-    on_answer: Callable[[str, str], None]
-    _lock: threading.RLock
-
-    def count(self, operation: str, part_of_key: str = "") -> int:
-        return sum(done == operation and part_of_key in key for done, key in self.requests)
-
-    @contextmanager
-    def _request(self, operation: str, key: str) -> Iterator[None]:
-        self.on_request(operation, key)
-        with self._lock:
-            self.requests.append((operation, key))
-            yield
-        self.on_answer(operation, key)
-
-    def read(self, key: str) -> StoredObject | None:
-        with self._request("read", key):
-            return super().read(key)
-
-    def write(self, key: str, body: bytes, *, only_if: str | None, is_conditional: bool = True) -> str:
-        with self._request("write", key):
-            return super().write(key, body, only_if=only_if, is_conditional=is_conditional)
-
-    def delete(self, key: str, *, only_if: str | None) -> None:
-        with self._request("delete", key):
-            super().delete(key, only_if=only_if)
-
-    def put_image(self, path: Path, *, key: str, **arguments: Any) -> None:
-        with self._request("upload", key):
-            super().put_image(path, key=key, **arguments)
-
-    def head_image(self, key: str) -> Any:
-        with self._request("head", key):
-            return super().head_image(key)
-
-    def put_lines(self, path: Path, *, key: str) -> None:
-        with self._request("manifest", key):
-            self.memory.objects[key] = (path.read_bytes(), f"lines-{next(self.memory.etags)}", 0.0)
-
-    def list_keys(self, prefix: str) -> Iterator[tuple[str, str]]:
-        with self._lock:
-            found = sorted((key, value[1]) for key, value in self.memory.objects.items())
-        found = [(key, etag) for key, etag in found if key.startswith(prefix)]
-        for position in range(0, max(len(found), 1), 1_000):
-            with self._request("list", prefix):
-                page = found[position : position + 1_000]
-            yield from page
-
-
-_locks: dict[str, threading.RLock] = {}
-
-
-def _lock_of(memory: Memory) -> threading.RLock:
-    """Return the lock that makes each request of a store one step."""
-    return _locks.setdefault(memory.endpoint, threading.RLock())
 
 
 @dataclass
@@ -327,6 +108,10 @@ class Scene:
                 folder=folder,
                 report=self._report,
             ).run()
+
+    def one_at_a_time(self, **settings: Any) -> None:
+        """Let the connection allow one request at once."""
+        self.settings = replace(self.settings, max_concurrency=1, **settings)
 
     def outdate_claims(self) -> None:
         """Let so much time pass that nobody can be waiting for a response any more."""

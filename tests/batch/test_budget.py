@@ -17,7 +17,8 @@ from airflow_provider_aisa.core.batch.spent import spent_on
 from airflow_provider_aisa.core.budget import Budget, SpendingStopped
 from airflow_provider_aisa.core.journal import Attempt, Claim, Entry, State
 from airflow_provider_aisa.exceptions import OverBudget, StorageFailed
-from tests.batch.scene import OWNER, Store, make_order
+from tests.batch.scene import OWNER, make_order
+from tests.batch.store import Store
 from tests.paying.memory import Memory
 
 COST = Decimal("0.08")  # of the two images of an item below

@@ -23,11 +23,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_aisa.exceptions import AisaError, ImageUnavailable, OverBudget, StorageFailed
-from tests.batch.scene import (
+from tests.batch.gateway import (
     CONTENT_REFUSED,
     HTML,
     LOST,
-    PATIENCE,
     PRICE,
     QUOTA_EXCEEDED,
     RATE_LIMITED,
@@ -37,12 +36,10 @@ from tests.batch.scene import (
     Answer,
     Asked,
     Gateway,
-    Killed,
-    Scene,
     billed,
     images,
-    until,
 )
+from tests.batch.scene import PATIENCE, Scene, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,6 +62,10 @@ ANSWERS: Final[list[tuple[int, Answer]]] = [
     (4, images(1)),
     (2, QUOTA_EXCEEDED),
 ]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: whatever the process does after it fails with this."""
 
 
 @dataclass

@@ -14,7 +14,9 @@ from airflow_provider_aisa.core.batch.manifest import stored_line
 from airflow_provider_aisa.core.journal import Attempt
 from airflow_provider_aisa.core.pipeline import GenerationResult
 from airflow_provider_aisa.exceptions import ItemsFailed, StorageFailed
-from tests.batch.scene import OWNER, Scene, Store, images, items, make_order
+from tests.batch.gateway import images
+from tests.batch.scene import OWNER, Scene, items, make_order
+from tests.batch.store import Store
 from tests.paying.memory import Memory
 
 RESULT = GenerationResult(

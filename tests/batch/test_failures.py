@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +16,7 @@ from airflow_provider_aisa.exceptions import (
     ImageUnavailable,
     ItemsFailed,
 )
-from tests.batch.scene import (
+from tests.batch.gateway import (
     CONTENT_REFUSED,
     HTML,
     LOST,
@@ -27,20 +26,15 @@ from tests.batch.scene import (
     Answer,
     Asked,
     Gateway,
-    Scene,
     answer_json,
     billed,
     broken,
     images,
-    items,
     refused,
 )
+from tests.batch.scene import Scene, items
 
 SECRET = "a prompt that nobody else may read"
-
-
-def one_at_a_time(scene: Scene, **changes: Any) -> None:
-    scene.settings = replace(scene.settings, max_concurrency=1, **changes)
 
 
 @dataclass(frozen=True)
@@ -214,7 +208,7 @@ def test_at_most_once_each_attempt_says_what_may_have_been_billed_and_where_that
 def test_the_batch_stops_sending_at_the_first_failure_beyond_the_limit(
     scene: Scene, limit: float | None, failing: int, is_stopped: bool
 ) -> None:
-    one_at_a_time(scene)
+    scene.one_at_a_time()
     for number in range(failing):
         scene.gateway.script[f"i{number}"] = [CONTENT_REFUSED]
     if is_stopped:
@@ -228,7 +222,7 @@ def test_the_batch_stops_sending_at_the_first_failure_beyond_the_limit(
 
 
 def test_failures_of_earlier_attempts_do_not_count_towards_the_limit(scene: Scene) -> None:
-    one_at_a_time(scene)
+    scene.one_at_a_time()
     for number in range(2):
         scene.gateway.script[f"i{number}"] = [CONTENT_REFUSED]
         with pytest.raises(ItemsFailed):
@@ -237,7 +231,7 @@ def test_failures_of_earlier_attempts_do_not_count_towards_the_limit(scene: Scen
 
 
 def test_the_error_names_the_first_ids_and_counts_all(scene: Scene) -> None:
-    one_at_a_time(scene)
+    scene.one_at_a_time()
     scene.gateway.otherwise = CONTENT_REFUSED
     with pytest.raises(ItemsFailed) as caught:
         scene.run(items(1_200))
@@ -289,16 +283,21 @@ def test_an_item_whose_key_belongs_to_another_request_is_told_without_that_ones_
     assert SECRET not in str(scene.manifest)
 
 
-def test_half_a_character_in_the_gateways_words_is_no_reason_to_stop(scene: Scene) -> None:
+def test_half_a_character_in_the_gateways_words_is_no_reason_to_stop(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
     scene.gateway.script["i1"] = [refused(400, "invalid_request", "the prompt is too long: 'A fox \ud83d'")]
     result = scene.run(items(3), on_item_failure="keep")
     assert (result["stored"], result["failed"]) == (2, 1)
+    assert "too long: 'A fox ?'" in caplog.text
+    assert "too long: 'A fox ?'" in scene.line("i1")["message"]
 
 
 def test_half_a_character_in_a_paid_response_does_not_lose_what_is_paid_for(scene: Scene) -> None:
     def answer(gateway: Gateway, asked: Asked) -> httpx.Response:
         body = gateway.deliver(asked, 1).json()
         body["data"].append({"error": {"code": "refused", "message": "A fox \ud83d"}})
+        body["usage"]["note \ud83d"] = "A fox \ud83d"
         return answer_json(200, body)
 
     scene.gateway.script["i1"] = [answer]

@@ -89,7 +89,7 @@ def again_in(folder: Path) -> Path:
     [
         ({"id": "a", "prompt": "1"}, {"id": "a", "prompt": "2"}, "has the id 'a', as requests[0] has"),
         ({"id": 7, "prompt": "1"}, {"id": "7", "prompt": "2"}, "has the id '7', as requests[0] has"),
-        ("p", "p", "is the same request as requests[0]: drop one, or give them ids to pay for both"),
+        ("p", "p", "is the same request as requests[0]: drop one, or give both ids to pay twice"),
         ("p", {"prompt": "p", "n": "1", "id": None}, "is the same request as requests[0]"),
         (
             {"prompt": "p", "s3_key": "a.png"},

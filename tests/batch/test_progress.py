@@ -13,15 +13,8 @@ import pytest
 from airflow_provider_aisa.core.batch import runner
 from airflow_provider_aisa.core.logs import quietly
 from airflow_provider_aisa.exceptions import QuotaExceeded
-from tests.batch.scene import (
-    CONTENT_REFUSED,
-    PATIENCE,
-    QUOTA_EXCEEDED,
-    RATE_LIMITED,
-    Scene,
-    block_until,
-    items,
-)
+from tests.batch.gateway import CONTENT_REFUSED, QUOTA_EXCEEDED, RATE_LIMITED
+from tests.batch.scene import PATIENCE, Scene, block_until, items
 from tests.support import Clock
 
 PROGRESS = re.compile(r"[\d,]+ of [\d,]+ items done \(")

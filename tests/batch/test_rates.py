@@ -8,15 +8,8 @@ from dataclasses import replace
 import pytest
 
 from airflow_provider_aisa.core.batch.runner import TRANSFERS
-from tests.batch.scene import (
-    PATIENCE,
-    RATE_LIMITED,
-    SERVER_ERROR,
-    Scene,
-    items,
-    refused,
-    until,
-)
+from tests.batch.gateway import RATE_LIMITED, SERVER_ERROR, refused
+from tests.batch.scene import PATIENCE, Scene, items, until
 
 
 @pytest.mark.parametrize("limit", [1, 2, 7, 30])

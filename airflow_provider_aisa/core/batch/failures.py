@@ -21,7 +21,8 @@ from airflow_provider_aisa.exceptions import (
 
 log = logging.getLogger(__name__)
 
-#: Items in a row that got no usable answer, until the gateway, or the way to it, is taken to be down.
+#: Items in a row that got no usable answer, or twice those in flight, if these are more, until the gateway,
+#: or the way to it, is taken to be down.
 GATEWAY_DOWN: Final = 10
 #: What the next item would run into as well.
 _HOPELESS: Final = (KeyRefused, InvalidConnection, StorageFailed, OverBudget)
@@ -33,9 +34,11 @@ class Failures:
     """The failures of one batch's items.
 
     :param tally: counts them.
+    :param in_flight: requests that may be lost at once.
     """
 
-    def __init__(self, order: BatchOrder, tally: Tally) -> None:
+    def __init__(self, order: BatchOrder, tally: Tally, *, in_flight: int) -> None:
+        self._most_in_a_row = max(GATEWAY_DOWN, 2 * in_flight)
         self._order = order
         self._tally = tally
         self._in_a_row = 0  # without an answer
@@ -60,17 +63,19 @@ class Failures:
             self._named.append(f"{item_id!r} ({type(error).__name__})")
             log.warning("Item %r failed: %s: %s", item_id, type(error).__name__, error_text(error))
 
-    def ends_batch(self, error: AisaError, *, successes: int) -> bool:
+    def ends_batch(self, error: AisaError, *, was_sent: bool, successes: int) -> bool:
         """Return whether nothing more should be sent after an item's error.
 
         Lost responses count as well: each may be billed, and is lost like the one before.
 
+        :param was_sent: by this attempt.
         :param successes: of the gateway, so far.
         """
-        if successes != self._successes or not isinstance(error, GatewayFailed | OutcomeUnknown):
+        is_silent = was_sent and isinstance(error, GatewayFailed | OutcomeUnknown)
+        if successes != self._successes or not is_silent:
             self._in_a_row, self._successes = 0, successes
-        self._in_a_row += isinstance(error, GatewayFailed | OutcomeUnknown)
-        return self.is_hopeless(error) or self._in_a_row >= GATEWAY_DOWN
+        self._in_a_row += is_silent
+        return self.is_hopeless(error) or self._in_a_row >= self._most_in_a_row
 
     def check(self, manifest_uri: str, *, is_stopped: bool, stopped_by: BaseException | None) -> None:
         """Raise when the batch is not what its author accepts.

@@ -19,6 +19,7 @@ from airflow_provider_aisa.exceptions import InvalidRequest
 OnItemFailure = Literal["keep", "fail"]
 
 _MOST_SHOWN: Final = 20
+_LONGEST_PROBLEM: Final = 500  # characters: an author's value may be of any length
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ class BatchOrder:
             except InvalidRequest as e:
                 bad += 1
                 if bad <= _MOST_SHOWN:
-                    problems.append(f"{raw.where}: {e}")
+                    problems.append(f"{raw.where}: {str(e)[:_LONGEST_PROBLEM]}")
         if bad:
             total = plan.total + bad
             shown = "" if bad <= _MOST_SHOWN else f"; the first {_MOST_SHOWN}"

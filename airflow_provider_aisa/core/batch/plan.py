@@ -9,19 +9,22 @@ import hashlib
 import json
 import posixpath
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self
 
 from airflow_provider_aisa.core.batch.items import BatchItem
+from airflow_provider_aisa.core.image import SUFFIXES
 from airflow_provider_aisa.core.keys import Target
 from airflow_provider_aisa.core.request import ImageRequest
 from airflow_provider_aisa.exceptions import InvalidRequest
 
 _PAGE: Final = 100
 _ANY: Final = "{ext}"
+_OWN: Final = frozenset(endings[0] for endings in SUFFIXES.values())  # what {ext} becomes
 _MOST_KEYS: Final = 100  # of one item that are compared with those of others
 _SCHEMA: Final = """
 PRAGMA journal_mode = OFF;
@@ -80,7 +83,8 @@ class Plan:
     """
 
     def __init__(self, folder: Path, bucket: str | None) -> None:
-        # Used by one thread at a time: first by the one that fills it, then by the one that runs the items.
+        # Threads take turns: closing a database that another thread is using ends the process.
+        self._lock = threading.Lock()
         self._db = sqlite3.connect(folder / "plan.sqlite", isolation_level=None, check_same_thread=False)
         self._db.executescript(_SCHEMA)
         self._db.execute("BEGIN")
@@ -99,43 +103,46 @@ class Plan:
         self._check_id(item)
         self._take_keys(item)
         request = item.request
-        self._db.execute(
+        self._execute(
             "INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
-            (
-                self.total,
-                place,
-                item.id,
-                json.dumps([request.prompt, request.width, request.height, request.n, request.model]),
-                item.target.template,
-                request.n,
-                None if price is None else str(price),
-                request.fingerprint(),
-                journal,
-            ),
+            self.total,
+            place,
+            item.id,
+            json.dumps([request.prompt, request.width, request.height, request.n, request.model]),
+            item.target.template,
+            request.n,
+            None if price is None else str(price),
+            request.fingerprint(),
+            journal,
         )
         self.total += 1
 
     def mark_found(self, entries: Iterable[tuple[str, str]]) -> None:
         """Note which items have an entry in the journal: its name and its ETag."""
-        self._db.execute(_FIND_JOURNALS)
-        pairs = ((etag, name) for name, etag in entries)
-        self._db.executemany("UPDATE item SET etag = ? WHERE journal = ?", pairs)
+        self._execute(_FIND_JOURNALS)
+        for name, etag in entries:
+            self._execute("UPDATE item SET etag = ? WHERE journal = ?", etag, name)
 
     def restore(self, line: str, *, journal: str, etag: str, fingerprint: str, images: int | None) -> bool:
         """Settle an item whose entry still is what it was when its line was kept; return whether it is.
 
         :param images: how many there are: fewer than were asked for are not enough. None: they are.
         """
-        done = self._db.execute(
-            "UPDATE item SET line = ?1 WHERE journal = ?2 AND etag = ?3 AND fingerprint = ?4 "
-            "AND (?5 IS NULL OR images <= ?5) AND line IS NULL",
-            (line, journal, etag, fingerprint, images),
+        rows = self._execute(
+            "SELECT position FROM item WHERE journal = ?1 AND etag = ?2 AND fingerprint = ?3 "
+            "AND (?4 IS NULL OR images <= ?4) AND line IS NULL",
+            journal,
+            etag,
+            fingerprint,
+            images,
         )
-        return done.rowcount == 1
+        for (position,) in rows:
+            self.settle(position, line)
+        return bool(rows)
 
     def settle(self, position: int, line: str) -> None:
         """Keep an item's line of the manifest."""
-        self._db.execute("UPDATE item SET line = ? WHERE position = ?", (line, position))
+        self._execute("UPDATE item SET line = ? WHERE position = ?", line, position)
 
     def left(self) -> Iterator[PlannedItem]:
         """Yield the items that are not settled: first those with an entry, which may be paid for already."""
@@ -144,11 +151,13 @@ class Plan:
 
     def _left(self, has_entry: bool) -> Iterator[PlannedItem]:
         position = -1
-        while rows := self._db.execute(
+        while rows := self._execute(
             "SELECT position, id, request, template, price, fingerprint, journal FROM item "
             "WHERE position > ? AND line IS NULL AND (etag IS NOT NULL) = ? ORDER BY position LIMIT ?",
-            (position, has_entry, _PAGE),
-        ).fetchall():
+            position,
+            has_entry,
+            _PAGE,
+        ):
             for position, item_id, request, template, price, fingerprint, journal in rows:
                 yield PlannedItem(
                     position,
@@ -163,17 +172,22 @@ class Plan:
 
     def cost_usd(self, journal: str) -> Decimal:
         """Return what the images that an item asks for cost; 0 when nobody knows their price."""
-        row = self._db.execute("SELECT images, price FROM item WHERE journal = ?", (journal,)).fetchone()
-        images, price = cast("tuple[int, str | None]", row)
-        return Decimal(price or 0) * images
+        ((images, price),) = self._execute("SELECT images, price FROM item WHERE journal = ?", journal)
+        return Decimal(price or 0) * int(images)
 
     def lines(self) -> Iterator[tuple[str, str | None]]:
         """Yield each item's id and its line of the manifest, in the order of the input."""
-        yield from self._db.execute("SELECT id, line FROM item ORDER BY position")
+        for first in range(0, self.total, _PAGE):
+            yield from self._execute(
+                "SELECT id, line FROM item WHERE position >= ? AND position < ? ORDER BY position",
+                first,
+                first + _PAGE,
+            )
 
     def close(self) -> None:
         """Close the database."""
-        self._db.close()
+        with self._lock:
+            self._db.close()
 
     def __enter__(self) -> Self:
         return self
@@ -181,13 +195,15 @@ class Plan:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _execute(self, statement: str, *values: object) -> list[Any]:
+        with self._lock:
+            return self._db.execute(statement, values).fetchall()
+
     def _check_id(self, item: BatchItem) -> None:
-        row = self._db.execute("SELECT place FROM item WHERE id = ?", (item.id,)).fetchone()
-        if row is None:
-            return
-        if item.is_given:
-            raise InvalidRequest(f"has the id {item.id!r}, as {row[0]} has: ids are unique in a batch")
-        raise InvalidRequest(f"is the same request as {row[0]}: drop one, or give them ids to pay for both")
+        for (place,) in self._execute("SELECT place FROM item WHERE id = ?", item.id):
+            if item.is_given:
+                raise InvalidRequest(f"has the id {item.id!r}, as {place} has: ids are unique in a batch")
+            raise InvalidRequest(f"is the same request as {place}: drop one, or give both ids to pay twice")
 
     def _take_keys(self, item: BatchItem) -> None:
         """Refuse an item whose images would overwrite another's."""
@@ -205,13 +221,20 @@ class Plan:
                     f"would overwrite the images of {place} in {key!r}: put {{id}} into s3_key, and {{index}}"
                 )
             taken.append((digest, ending, self.total))
-        self._db.executemany("INSERT OR IGNORE INTO image_key VALUES (?, ?, ?)", taken)
+        for values in taken:
+            self._execute("INSERT OR IGNORE INTO image_key VALUES (?, ?, ?)", *values)
 
     def _place_of(self, stem: bytes, ending: str) -> str | None:
         """Return the place of the item that has a key, or may get it with its images' own ending."""
-        found: Any = self._db.execute(
-            "SELECT place FROM image_key JOIN item USING (position) "
-            "WHERE stem = ?1 AND (ending = ?2 OR ending = ?3 OR ?2 = ?3)",
-            (stem, ending, f".{_ANY}"),
-        ).fetchone()
-        return None if found is None else str(found[0])
+        owners = self._execute(
+            "SELECT ending, place FROM image_key JOIN item USING (position) WHERE stem = ?", stem
+        )
+        for taken, place in owners:
+            if taken == ending or _may_become(taken, ending) or _may_become(ending, taken):
+                return str(place)
+        return None
+
+
+def _may_become(ending: str, other: str) -> bool:
+    """Return whether an ending that is known only when the image is there can be another one."""
+    return ending == f".{_ANY}" and other in _OWN

@@ -110,7 +110,7 @@ class Batch:
         self._trusts_listing = False
         self._is_stopped = False
         self._stopped_by: BaseException | None = None
-        self._failures = Failures(order, self._tally)
+        self._failures = Failures(order, self._tally, in_flight=client.settings.max_concurrency)
 
     async def run(self) -> dict[str, Any]:
         """Return the batch's figures and the manifest's URI.
@@ -178,7 +178,7 @@ class Batch:
     async def _run_items(self) -> None:
         for item in self._plan.left():
             await self._window.acquire()
-            if self._is_stopped and not item.has_entry:
+            if self._is_stopped and (not item.has_entry or isinstance(self._stopped_by, StorageFailed)):
                 self._window.release()
                 break
             self._start(item)
@@ -253,7 +253,7 @@ class Batch:
         if not failures.is_hopeless(error) or pipeline.entry is not None or pipeline.unknown_outcomes:
             self._settle(item, failed_line(item.id, error, pipeline))
             failures.add(item.id, error)
-        if failures.ends_batch(error, successes=self._client.successes):
+        if failures.ends_batch(error, was_sent=pipeline.was_sent, successes=self._client.successes):
             self._stop(error)
         elif failures.are_too_many:
             self._stop(None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,6 +13,7 @@ from airflow_provider_aisa.core.batch.manifest import STORED, Line
 #: Of figures in `usage`, and characters of a name: the result has to stay small.
 _MOST_KINDS: Final = 30
 _LONGEST_NAME: Final = 50
+_LARGEST: Final = 10**15
 _SAMPLES: Final = 30
 
 
@@ -119,5 +119,6 @@ class Speedometer:
 
 
 def _is_figure(name: str, value: object) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return is_number and len(name) <= _LONGEST_NAME
+    if isinstance(value, bool) or not isinstance(value, int | float) or len(name) > _LONGEST_NAME:
+        return False
+    return -_LARGEST < value < _LARGEST
