@@ -19,7 +19,7 @@ from airflow_provider_aisa.exceptions import (
     QuotaExceeded,
     RateLimited,
 )
-from airflow_provider_aisa.operators import seedream
+from airflow_provider_aisa.operators import base
 from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
 from airflow_provider_aisa.retry_policy import AisaRetryPolicy
 
@@ -68,7 +68,7 @@ def test_it_is_the_default_also_for_an_explicit_none_and_the_users_own_wins() ->
 def test_before_airflow_3_3_a_final_error_fails_the_task_at_once(
     error: AisaError, raised: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(seedream, "AIRFLOW_V_3_3_PLUS", False)
+    monkeypatch.setattr(base, "AIRFLOW_V_3_3_PLUS", False)
     operator = SeedreamGenerateOperator(task_id="t", prompt="p")
 
     with pytest.raises(raised) as caught:

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import BinaryIO, Final
 
 import imagesize
 
+from airflow_provider_aisa.core.keys import SUFFIXES
 from airflow_provider_aisa.exceptions import ImageUnusable
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _PNG_END: Final = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _JPEG_END: Final = b"\xff\xd9"
 _TAIL: Final = 4096  # bytes; some encoders pad behind the end marker
-
-
-#: File name endings by content type; the first is the one that new files get.
-SUFFIXES: Final = MappingProxyType(
-    {"image/png": (".png",), "image/jpeg": (".jpg", ".jpeg"), "image/webp": (".webp",)}
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,15 @@ import hashlib
 import posixpath
 import re
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final, Self
 
 from airflow_provider_aisa.exceptions import InvalidRequest
 
+#: File name endings by content type; the first is the one that new files get.
+SUFFIXES: Final = MappingProxyType(
+    {"image/png": (".png",), "image/jpeg": (".jpg", ".jpeg"), "image/webp": (".webp",)}
+)
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _PLACEHOLDERS: Final = ("ext", "index", "sha256")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]|^\.+$")

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from airflow_provider_aisa.core.fetch import MAX_IMAGE_BYTES, FetchedImage, Fetcher
-from airflow_provider_aisa.core.image import SUFFIXES, inspect
+from airflow_provider_aisa.core.image import inspect
 from airflow_provider_aisa.core.job import Job
+from airflow_provider_aisa.core.keys import SUFFIXES
 from airflow_provider_aisa.core.response import GeneratedImage, GenerationResponse
 from airflow_provider_aisa.core.storage import Bucket
 from airflow_provider_aisa.core.threads import or_undone

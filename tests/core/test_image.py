@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from airflow_provider_aisa.core.image import SUFFIXES, ImageInfo, inspect
+from airflow_provider_aisa.core.image import ImageInfo, inspect
+from airflow_provider_aisa.core.keys import SUFFIXES
 from airflow_provider_aisa.exceptions import ImageUnusable
 
 

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from airflow_provider_aisa.core.batch.items import BatchItem
-from airflow_provider_aisa.core.image import SUFFIXES
-from airflow_provider_aisa.core.keys import Target
+from airflow_provider_aisa.core.keys import SUFFIXES, Target
 from airflow_provider_aisa.core.request import ImageRequest
 from airflow_provider_aisa.exceptions import InvalidRequest
 
