@@ -63,9 +63,9 @@ class GenerationResult:
 
 async def generate(job: Job, *, settings: Settings, bucket: Bucket) -> GenerationResult:
     """Do what is left to be done of a job, with clients of its own. Raises as :meth:`Pipeline.run`."""
+    bucket.check_args()
     # Not closed: when this is cancelled, a request may still be under way, and closing would cut it off.
     # Nothing stays open for long: each connection ends with its response.
-    bucket.check_args()
     client = AisaClient(settings)
     async with open_fetcher(settings) as fetcher:
         return await Pipeline(job, client=client, fetcher=fetcher, bucket=bucket).run()

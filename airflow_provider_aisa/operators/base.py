@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast, get_args
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
@@ -26,7 +27,11 @@ MAX_IDEMPOTENCY_KEY: Final = 200
 
 
 class AisaOperator(BaseOperator):
-    """An operator that pays for images and stores them. Its parameters are explained where it is used."""
+    """An operator that pays for images and stores them.
+
+    Each operator spells these parameters out again, with their defaults and what they mean to it: editors,
+    type checkers and readers look there.
+    """
 
     template_ext = ()  # A prompt that ends in .json stays a prompt.
     ui_color = "#e9e4ff"
@@ -82,8 +87,9 @@ class AisaOperator(BaseOperator):
             "Stopped. Whatever was paid for is in the journal, and a later run goes on from there."
         )
 
+    @abstractmethod
     def _execute(self, context: Context) -> dict[str, Any]:
-        raise NotImplementedError
+        """Do what `execute` promises; an AisaError ends the task as its kind asks for."""
 
     def _fail(self, error: AisaError) -> NoReturn:
         if not AIRFLOW_V_3_3_PLUS and not error.retryable:
@@ -117,8 +123,9 @@ class AisaOperator(BaseOperator):
         check_choice("on_partial", self.on_partial, get_args(OnPartial))
         check_extra_args(self.s3_extra_args)
 
+    @abstractmethod
     def _target(self, default_folder: str) -> Target:
-        raise NotImplementedError
+        """Read ``s3_key`` and ``s3_bucket``."""
 
     def _attempt(self, context: Context) -> Attempt:
         ti = context["ti"]

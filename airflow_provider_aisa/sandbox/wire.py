@@ -36,7 +36,7 @@ def cut(request: web.BaseRequest) -> None:
 async def wait_for_client_to_leave(request: web.BaseRequest) -> None:
     """Return when the client has closed the connection, however long that takes."""
     # aiohttp has no event for this unless it may cancel handlers, which must not happen here.
-    while request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110
+    while request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110 - see above
         await asyncio.sleep(0.02)
 
 

@@ -346,6 +346,26 @@ def test_lines_that_were_refused_are_written_with_the_next(tmp_path: Path) -> No
     ]
 
 
+def test_a_store_that_refuses_the_lines_is_asked_again_when_twice_as_many_have_come() -> None:
+    answers: list[type[Exception] | None] = [StorageFailed, None]
+
+    def answer(operation: str, _key: str) -> None:
+        if operation == "write" and (error := answers.pop(0)):
+            raise error("S3 says AccessDenied")
+
+    memory = Memory()
+    checkpoint = Checkpoint(Store(memory, answer), make_order())
+    asked_at = []
+    for number in range(2 * LEAST):
+        checkpoint.add(make_settled(number))
+        if checkpoint.is_due:
+            asked_at.append(number + 1)
+            checkpoint.keep()
+    assert asked_at == [LEAST, 2 * LEAST]
+    [key] = kept_objects(memory)
+    assert memory.objects[key][0].count(b"\n") + 1 == 2 * LEAST
+
+
 @pytest.mark.parametrize("operation", ["list", "read"])
 def test_a_store_that_does_not_tell_what_is_there_stops_the_batch_before_anything_is_paid(
     scene: Scene, operation: str

@@ -64,7 +64,7 @@ def test_with_an_authors_own_key_the_folder_does_not_move_with_the_images() -> N
 def test_two_task_instances_share_a_folder_only_with_an_authors_own_key(
     changes: dict[str, str | int],
 ) -> None:
-    one, other = make_order(), make_order(owner=replace(OWNER, **changes))  # type: ignore[arg-type]  # a table
+    one, other = make_order(), make_order(owner=replace(OWNER, **changes))  # type: ignore[arg-type]  # of a table of fields
     assert one.folder != other.folder
     one, other = (replace(order, idempotency_key="refresh") for order in (one, other))
     assert one.folder == other.folder

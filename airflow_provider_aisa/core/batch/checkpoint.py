@@ -69,11 +69,12 @@ class Checkpoint:
         self._lock = threading.Lock()  # items are added on the loop and written in a thread
         self._unkept: list[Settled] = []
         self._kept = 0
+        self._least = LEAST
 
     @property
     def is_due(self) -> bool:
         """Whether so much is settled that it should be kept now."""
-        return len(self._unkept) >= max(LEAST, self._kept * SHARE)
+        return len(self._unkept) >= max(self._least, self._kept * SHARE)
 
     def add(self, settled: Settled) -> None:
         """Take an item that is settled; :meth:`keep` writes it."""
@@ -93,9 +94,13 @@ class Checkpoint:
         except StorageFailed as e:
             with self._lock:
                 self._unkept += settled
+            self._least = 2 * len(
+                settled
+            )  # Or a store that refuses would be asked, and told of, all the time.
             log.warning("A retry will have to read more of the journal: %s", e)
         else:
             self._kept += len(settled)
+            self._least = LEAST
 
     def restore(self, plan: Plan, *, settle: Callable[[Settled], None]) -> None:
         """Note in the plan which items have an entry, and settle those that need nothing more.
