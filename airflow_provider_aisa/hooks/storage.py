@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_aisa import __version__
 
 if TYPE_CHECKING:
+    from botocore.awsrequest import AWSRequest
     from mypy_boto3_s3 import S3Client
 
 #: Seconds for which a triggerer's tasks share a client: making one takes tens of milliseconds and megabytes.
@@ -37,7 +39,18 @@ def open_s3(aws_conn_id: str | None, *, connections: int = 0) -> tuple[S3Client,
         config=ours.merge(hook.conn_config.botocore_config or Config()),
         verify=hook.verify,
     )
+    client.meta.events.register("request-created.s3.PutObject", _send_small_bodies_at_once)
     return client, hook.service_config.get("bucket_name")
+
+
+def _send_small_bodies_at_once(request: AWSRequest, **_: Any) -> None:
+    """Do not ask S3 first whether it will take an entry of the journal; a file, an image, is asked for.
+
+    botocore asks before every upload (``Expect: 100-continue``) and reads the answer byte by byte: a round
+    trip, and two dozen system calls that each wait for the GIL.
+    """
+    if isinstance(request.data, BytesIO):
+        del request.headers["Expect"]
 
 
 async def shared_s3_client(aws_conn_id: str | None) -> S3Client:

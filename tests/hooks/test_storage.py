@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,6 +49,26 @@ def test_the_connections_own_settings_of_botocore_win(
     assert plain.meta.config.max_pool_connections == 50  # type: ignore[attr-defined]
     assert own.meta.config.max_pool_connections == 7  # type: ignore[attr-defined]
     assert own.meta.config.read_timeout == 9  # type: ignore[attr-defined]
+
+
+def test_only_files_are_announced_before_they_are_sent(
+    s3_store: SeaweedFS, bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    client = open_s3(connect(monkeypatch, "s3_expect", s3_store.airflow_connection()))[0]
+    announced: list[bool] = []
+    client.meta.events.register(
+        "before-send.s3.PutObject", lambda request, **_: announced.append("Expect" in request.headers)
+    )
+    path = tmp_path / "image"
+    path.write_bytes(b"image")
+    client.put_object(Bucket=bucket, Key="entry", Body=b"entry", IfNoneMatch="*")
+    with path.open("rb") as body:
+        client.put_object(Bucket=bucket, Key="image", Body=body)
+    assert announced == [False, True]
+    assert [client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in ("entry", "image")] == [
+        b"entry",
+        b"image",
+    ]
 
 
 def test_tasks_of_one_connection_share_a_client_and_others_do_not(
