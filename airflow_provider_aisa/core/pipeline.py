@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 from airflow_provider_aisa.core.budget import Budget
@@ -21,7 +22,7 @@ from airflow_provider_aisa.core.purchase import Paid, Purchase
 from airflow_provider_aisa.core.response import GenerationResponse
 from airflow_provider_aisa.core.settings import Settings
 from airflow_provider_aisa.core.storage import Bucket
-from airflow_provider_aisa.core.transfer import Lanes, Transfer
+from airflow_provider_aisa.core.transfer import Lanes, Transfer, temporary_folder
 from airflow_provider_aisa.exceptions import (
     FewerImages,
     ImageLinkExpired,
@@ -67,8 +68,8 @@ async def generate(job: Job, *, settings: Settings, bucket: Bucket) -> Generatio
     # Not closed: when this is cancelled, a request may still be under way, and closing would cut it off.
     # Nothing stays open for long: each connection ends with its response.
     client = AisaClient(settings)
-    async with open_fetcher(settings) as fetcher:
-        return await Pipeline(job, client=client, fetcher=fetcher, bucket=bucket).run()
+    async with open_fetcher(settings) as fetcher, temporary_folder() as folder:
+        return await Pipeline(job, client=client, fetcher=fetcher, bucket=bucket, folder=folder).run()
 
 
 def look_up(job: Job, bucket: Bucket) -> Step:
@@ -91,6 +92,7 @@ def _decide(job: Job, ledger: Ledger, found: Found | None) -> Step:
 class Pipeline:
     """The path of one job.
 
+    :param folder: for the files that the images pass through; may be shared with other jobs.
     :param lanes: how many images are on their way at once; shared with other jobs of a batch.
     :param budget: what each send has to fit into; shared with other jobs of a batch.
     :param sleep: waits between looks at somebody else's claim, in seconds.
@@ -103,6 +105,7 @@ class Pipeline:
         client: AisaClient,
         fetcher: Fetcher,
         bucket: Bucket,
+        folder: Path,
         lanes: Lanes | None = None,
         budget: Budget | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -110,7 +113,7 @@ class Pipeline:
         self._job = job
         self._client = client
         self._ledger = Ledger(bucket, job.journal_key, probes=not job.is_first_try)
-        self._transfer = Transfer(job, fetcher=fetcher, bucket=bucket, lanes=lanes)
+        self._transfer = Transfer(job, fetcher=fetcher, bucket=bucket, folder=folder, lanes=lanes)
         self._budget = budget
         self._sleep = sleep
         self._found: Found | None = None

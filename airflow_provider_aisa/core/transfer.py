@@ -13,6 +13,7 @@ import logging
 import mimetypes
 import shutil
 import tempfile
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -81,13 +82,17 @@ class Lanes:
 class Transfer:
     """Moves the images of one job's response into its bucket.
 
+    :param folder: for the files that the images pass through; may be shared with other jobs.
     :param lanes: shared with other jobs; None for lanes of its own.
     """
 
-    def __init__(self, job: Job, *, fetcher: Fetcher, bucket: Bucket, lanes: Lanes | None = None) -> None:
+    def __init__(
+        self, job: Job, *, fetcher: Fetcher, bucket: Bucket, folder: Path, lanes: Lanes | None = None
+    ) -> None:
         self._job = job
         self._fetcher = fetcher
         self._bucket = bucket
+        self._folder = folder
         self._lanes = lanes or Lanes()
         #: What is in the bucket, as in the task's result: also when others of the response failed.
         self.stored: tuple[Mapping[str, Any], ...] = ()
@@ -102,20 +107,23 @@ class Transfer:
         :raises AisaError: of the first image that failed, after all others are stored.
         """
         several = max(self._job.request.n, len(response.available)) > 1
-        async with _temporary_folder() as folder:
 
-            async def store_one(image: GeneratedImage) -> StoredImage:
-                path = folder / str(image.index)
-                move = _Move(self._job, self._bucket, image, path, claim_id, several)
-                async with self._lanes.transfers:
-                    found = await asyncio.to_thread(move.find) if is_resumed else None
-                    if found is not None:
-                        return found
+        async def store_one(image: GeneratedImage) -> StoredImage:
+            path = self._folder / uuid.uuid4().hex
+            move = _Move(self._job, self._bucket, image, path, claim_id, several)
+            async with self._lanes.transfers:
+                found = await asyncio.to_thread(move.find) if is_resumed else None
+                if found is not None:
+                    return found
+                try:
                     async with self._lanes.downloads:
                         fetched = await move.fetch(self._fetcher)
                     return await asyncio.to_thread(move.upload, fetched)
+                except BaseException:
+                    await asyncio.to_thread(path.unlink, missing_ok=True)
+                    raise
 
-            outcomes = await asyncio.gather(*map(store_one, response.available), return_exceptions=True)
+        outcomes = await asyncio.gather(*map(store_one, response.available), return_exceptions=True)
         stored = [outcome for outcome in outcomes if isinstance(outcome, StoredImage)]
         self.stored = tuple(asdict(one) for one in stored)
         for one in stored:
@@ -224,8 +232,11 @@ class _Move:
 
 
 @asynccontextmanager
-async def _temporary_folder() -> AsyncIterator[Path]:
-    """Yield an empty folder. Made and removed in threads: a disk can be slow, and hundreds of tasks wait."""
+async def temporary_folder() -> AsyncIterator[Path]:
+    """Yield an empty folder for images on their way.
+
+    Made and removed in threads: a disk can be slow, and hundreds of tasks wait.
+    """
     folder = await or_undone(lambda: tempfile.mkdtemp(prefix="aisa-"), _remove)
     try:
         yield Path(folder)

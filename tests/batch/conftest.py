@@ -22,6 +22,9 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
+    """Yield a batch that may do anything, and check that no image is left on the disk."""
     scene = Scene(tmp_path)
     yield scene
     scene.close()
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left <= {"plan.sqlite", "manifest.jsonl"}, "an image's file outlived its item"

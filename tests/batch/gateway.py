@@ -150,9 +150,9 @@ class Cdn:
     async def fetch(self, url: str, path: Path) -> FetchedImage:
         prompt = self._gateway.prompt_of(url)
         await self.before(prompt)
-        if errors := self.script.get(prompt):
-            raise errors.pop(0)
         content = url.encode()
         await asyncio.to_thread(path.write_bytes, content)
+        if errors := self.script.get(prompt):
+            raise errors.pop(0)
         digest = hashlib.sha256(content).hexdigest()
         return FetchedImage(path, len(content), digest, ImageInfo("image/png", 2048, 2048))

@@ -11,9 +11,11 @@ import asyncio
 import hashlib
 import queue
 import random
+import tempfile
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import Any, cast
 
 import httpx
 from hypothesis import HealthCheck, Phase, given, settings
@@ -30,9 +32,6 @@ from airflow_provider_aisa.core.request import ImageRequest
 from airflow_provider_aisa.exceptions import OutcomeUnknown
 from tests.paying.memory import Memory, MemoryBucket
 from tests.support import make_pacer, make_settings
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 IMAGES = 2
 TIMEOUT = 10.0
@@ -105,12 +104,13 @@ class Actor:
 
     def _run(self) -> None:
         try:
-            self.result = asyncio.run(self._pipeline().run())
+            with tempfile.TemporaryDirectory() as folder:
+                self.result = asyncio.run(self._pipeline(Path(folder)).run())
         except BaseException as e:
             self.error = e
         self._arrived.put("over")
 
-    def _pipeline(self) -> Pipeline:
+    def _pipeline(self, folder: Path) -> Pipeline:
         job = Job(
             ImageRequest.parse(prompt="p", n=IMAGES),
             Target("memory", "i/{index}.{ext}"),
@@ -126,6 +126,7 @@ class Actor:
             client=client,
             fetcher=cast("Fetcher", self),
             bucket=MemoryBucket(self.world.memory, self.checkpoint),
+            folder=folder,
             sleep=self._sleep,
         )
 

@@ -191,6 +191,7 @@ class Batch:
             client=self._client,
             fetcher=self._fetcher,
             bucket=self._bucket,
+            folder=self._folder,
             lanes=self._lanes,
             budget=self._budget,
             sleep=self._step_aside,
