@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import psutil
+
 from airflow_provider_aisa.sandbox import Sandbox
 from benchmarks.work import BUCKET
 from tools.ports import find_free_ports
@@ -21,7 +23,7 @@ from tools.seaweedfs import PORT_FLAGS, SeaweedFS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_VOLUMES = 64  # of 64 MB: more than all work writes
+_VOLUMES = 64  # of 64 MB: more than one measurement writes
 _TIMEOUT = 600.0  # seconds for one process
 _MOST_DELETED = 1000  # objects per request
 
@@ -33,6 +35,7 @@ class Servers:
     sandbox: Sandbox
     store: SeaweedFS
     env: Mapping[str, str]
+    _master: str  # the URL of SeaweedFS's master
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def work(self, way: str) -> dict[str, float]:
@@ -56,14 +59,15 @@ class Servers:
         self, way: str, module: str, *arguments: str, env: Mapping[str, str] | None = None
     ) -> dict[str, float]:
         prefix = f"{way}-{next(self._numbers)}"
-        billed = self.sandbox.billed
+        billed, cpu = self.sandbox.billed, _cpu_seconds()
         answer = run_python("-m", module, *arguments, prefix, env=env or self.env)
+        cpu = _cpu_seconds() - cpu
         stored = self._delete(prefix)
         expected = {f"{prefix}/{index}.png" for index in range(self.sandbox.billed - billed)}
         if expected - stored or bool(expected) == (way == "start"):
             raise RuntimeError(f"{way} stored {len(stored)} objects instead of {len(expected)} images")
         figures: dict[str, float] = json.loads(answer.splitlines()[-1])
-        return figures
+        return {**figures, "servers_cpu_seconds": cpu}
 
     def _delete(self, prefix: str) -> set[str]:
         client = self.store.client()
@@ -72,6 +76,9 @@ class Servers:
         for first in range(0, len(keys), _MOST_DELETED):
             some = keys[first : first + _MOST_DELETED]
             client.delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": key} for key in some]})
+        # What is deleted still fills its volumes. Full ones, and what the disk still writes of them, would
+        # hold up the measurements to come.
+        _get(f"{self._master}/vol/vacuum?garbageThreshold=0.001")
         return set(keys)
 
 
@@ -81,7 +88,9 @@ def open_servers() -> Iterator[Servers]:
     ports = find_free_ports(len(PORT_FLAGS))
     with SeaweedFS(free_ports=lambda _: ports) as store, Sandbox() as sandbox, environment() as env:
         store.create_bucket(BUCKET)
-        _grow(ports[PORT_FLAGS.index("master.port")])
+        master = f"http://127.0.0.1:{ports[PORT_FLAGS.index('master.port')]}"
+        # Make room now: a write that finds none waits for a second, whoever sends it.
+        _get(f"{master}/vol/grow?collection={BUCKET}&count={_VOLUMES}")
         yield Servers(
             sandbox,
             store,
@@ -96,14 +105,20 @@ def open_servers() -> Iterator[Servers]:
                 "OPENAI_API_KEY": sandbox.api_key,
                 "OPENAI_BASE_URL": sandbox.base_url,
             },
+            master,
         )
 
 
-def _grow(master_port: int) -> None:
-    """Make room now: a write that finds none waits for a second, whoever sends it."""
-    url = f"http://127.0.0.1:{master_port}/vol/grow?collection={BUCKET}&count={_VOLUMES}"
+def _get(url: str) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     opener.open(url, timeout=60).close()
+
+
+def _cpu_seconds() -> float:
+    """Return what the servers have computed: the gateway in threads of this process, the store in others."""
+    this = psutil.Process()
+    times = [process.cpu_times() for process in (this, *this.children(recursive=True))]
+    return float(sum(time.user + time.system for time in times))
 
 
 @contextmanager
