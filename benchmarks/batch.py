@@ -79,8 +79,7 @@ def _case(servers: Servers, runs: int, count: int, in_flight: int, latency: floa
         (
             f"Medians of {runs} run(s), taken in turn. Ideal: {ideal:.0f} s.",
             "Gateway, CDN and S3 store share the cores, in other processes.",
-            f"The last {in_flight} responses arrive when the ideal is over; only then their images can.",
-            f"Their seconds: what their share of all CPU seconds takes on {os.cpu_count()} cores, none idle.",
+            f"Seconds for the last images: {in_flight} come as the ideal ends; the cores need that for them.",
             f"Ours adds {added:.0%} of what the plain version adds; the whole process is {whole:.0%} of its.",
             verdict(f"at most {SLOWER} x the ideal", met=ours["seconds"] <= SLOWER * ideal),
             verdict(f"at most {LESS:.0%} of the plain version's peak memory", met=max(added, whole) <= LESS),
