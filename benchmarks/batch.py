@@ -79,7 +79,7 @@ def _case(servers: Servers, runs: int, count: int, in_flight: int, latency: floa
         (
             f"Medians of {runs} run(s), taken in turn. Ideal: {ideal:.0f} s.",
             "Gateway, CDN and S3 store share the cores, in other processes.",
-            f"Seconds for the last images: {in_flight} come as the ideal ends; the cores need that for them.",
+            f"The last {in_flight} images come as the ideal ends, and keep all cores busy for so long.",
             f"Ours adds {added:.0%} of what the plain version adds; the whole process is {whole:.0%} of its.",
             verdict(f"at most {SLOWER} x the ideal", met=ours["seconds"] <= SLOWER * ideal),
             verdict(f"at most {LESS:.0%} of the plain version's peak memory", met=max(added, whole) <= LESS),

@@ -22,6 +22,7 @@ from benchmarks.work import BUCKET, MODEL, PROMPT, SIZE, forget_peak, peak_mib
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from airflow_provider_aisa.triggers.seedream import SeedreamTrigger
     from benchmarks.servers import Servers
 
 COUNT: Final = 500
@@ -123,7 +124,7 @@ def _arguments(map_index: int) -> dict[str, Any]:
     return {"job": job.to_dict(), "aisa_conn_id": "aisa_default", "aws_conn_id": "aws_default"}
 
 
-async def _event(trigger: Any) -> None:  # noqa: ANN401 - its class is imported later
+async def _event(trigger: SeedreamTrigger) -> None:
     async for event in trigger.run():
         if event.payload["status"] != "success":
             raise RuntimeError(f"a trigger failed: {event.payload}")

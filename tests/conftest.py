@@ -29,7 +29,7 @@ for _name in list(os.environ):
         del os.environ[_name]
 os.environ |= {
     "AIRFLOW_HOME": _AIRFLOW_HOME,
-    "AIRFLOW__CORE__DAGS_FOLDER": os.path.join(_AIRFLOW_HOME, "dags"),  # noqa: PTH118 - pathlib not needed
+    "AIRFLOW__CORE__DAGS_FOLDER": f"{_AIRFLOW_HOME}/dags",
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__CORE__UNIT_TEST_MODE": "True",
     "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",

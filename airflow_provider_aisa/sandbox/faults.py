@@ -164,7 +164,7 @@ class Fault:
         fields = known_fields(cls, values)
         if "kind" not in fields:
             raise ValueError(f"kind is missing: expected one of {', '.join(KINDS)}")
-        return cls(**fields)  # type: ignore[arg-type]  # __post_init__ checks each of them
+        return cls(**fields)
 
     @classmethod
     def from_text(cls, text: str) -> Fault:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     T = TypeVar("T", bound=DataclassInstance)
 
 
-def known_fields(cls: type[DataclassInstance], values: object) -> Mapping[str, object]:
-    """Return `values` as fields of `cls`. Raises ValueError for anything but a JSON object of its fields."""
+def known_fields(cls: type[DataclassInstance], values: object) -> Mapping[str, Any]:
+    """Return `values` as fields of `cls`, whose `__post_init__` has to check each of them.
+
+    Raises ValueError for anything but a JSON object of its fields.
+    """
     names = [field.name for field in dataclasses.fields(cls)]
     fields = values if isinstance(values, dict) else None
     if fields is None:

@@ -44,4 +44,4 @@ class Settings:
     def changed(self, values: object) -> Settings:
         """Return these settings with some of them replaced, as in a JSON object. Raises ValueError."""
         fields = known_fields(type(self), values)
-        return replace(self, **fields)  # type: ignore[arg-type]  # __post_init__ checks each of them
+        return replace(self, **fields)

@@ -26,7 +26,7 @@ def main() -> int:
 
     def progress(kills: int) -> None:
         if kills % 50 == 0:
-            print(f"{kills} workers killed", flush=True)  # noqa: T201 - a command
+            print(f"{kills} workers killed", flush=True)
 
     began = time.monotonic()
     with SeaweedFS() as store, Workers() as workers:
@@ -34,13 +34,13 @@ def main() -> int:
         store.client().put_object(Bucket=bucket, Key="warm", Body=b"x")  # The first write takes seconds.
         with Chaos(workers=workers, store=store, bucket=bucket, seed=options.seed) as chaos:
             report = chaos.run(kills=options.kills, parallel=options.parallel, progress=progress)
-        print(f"\nseed {options.seed}, {time.monotonic() - began:.0f} s\n{report}", flush=True)  # noqa: T201 - a command
+        print(f"\nseed {options.seed}, {time.monotonic() - began:.0f} s\n{report}", flush=True)
         is_good = report.is_good
         for seed in range(options.seed, options.seed + options.batches):
             began = time.monotonic()
             with Siege(workers=workers, store=store, bucket=bucket, seed=seed) as siege:
                 batch = siege.run()
-            print(f"\na batch, seed {seed}, {time.monotonic() - began:.0f} s\n{batch}", flush=True)  # noqa: T201 - a command
+            print(f"\na batch, seed {seed}, {time.monotonic() - began:.0f} s\n{batch}", flush=True)
             is_good = is_good and batch.is_good
     return 0 if is_good else 1
 

@@ -75,9 +75,9 @@ def test_every_module_that_has_an_operator_is_named() -> None:
 
 
 def test_airflow_finds_the_connection_type() -> None:
-    installed = ProvidersManager().providers  # type: ignore[no-untyped-call]
+    installed = ProvidersManager().providers  # type: ignore[no-untyped-call]  # Airflow's has no annotations
     assert installed["airflow-provider-aisa"].version == INFO["versions"][0]
-    hook = ProvidersManagerTaskRuntime().hooks["aisa"]  # type: ignore[no-untyped-call]
+    hook = ProvidersManagerTaskRuntime().hooks["aisa"]  # type: ignore[no-untyped-call]  # as above
     assert hook is not None
     assert hook.hook_class_name == "airflow_provider_aisa.hooks.aisa.AisaHook"
     assert (hook.hook_name, hook.package_name) == ("AIsa", "airflow-provider-aisa")

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+import tempfile
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,8 @@ from airflow_provider_aisa.exceptions import (
 from airflow_provider_aisa.sandbox import Fault
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from airflow_provider_aisa.sandbox import FaultKind
     from tests.operators.conftest import Desk
 
@@ -45,6 +48,15 @@ def test_a_second_try_returns_what_the_first_one_stored(desk: Desk, caplog: pyte
     assert "Nothing is paid" in caplog.text
     assert desk.gateway.billed == 2
     assert len(desk.gateway.cdn_requests) == 2
+
+
+def test_nothing_is_paid_for_without_a_folder_for_the_images(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(FileNotFoundError, match="missing"):
+        desk.run()
+    assert desk.gateway.billed == 0
 
 
 @pytest.mark.parametrize("kind", ["cdn_server_error", "cdn_cut", "html_image", "truncated_image"])
