@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from airflow_provider_aisa.version import __version__
+
 if TYPE_CHECKING:
     from airflow_provider_aisa.chunks import cut_requests
     from airflow_provider_aisa.hooks.aisa import AisaHook
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
     from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
     from airflow_provider_aisa.retry_policy import AisaRetryPolicy
     from airflow_provider_aisa.triggers.seedream import SeedreamTrigger
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AisaHook",

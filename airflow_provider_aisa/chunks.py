@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_aisa.core.batch.cut import check_size, cut_file, cut_list
+from airflow_provider_aisa.core.batch.chunks import check_size, cut_file, cut_list
 from airflow_provider_aisa.core.batch.source import check_requests
 from airflow_provider_aisa.exceptions import InvalidRequest
 
@@ -39,7 +39,7 @@ def cut_requests(requests: object, *, size: int = 500, aws_conn_id: str | None =
     check_requests(requests)
     chunks: list[Any]
     if isinstance(requests, str):
-        from airflow_provider_aisa.hooks.storage import open_s3
+        from airflow_provider_aisa.hooks.s3 import open_s3
 
         client, _ = open_s3(aws_conn_id)
         chunks = cut_file(requests, size, client)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from airflow_provider_aisa import __version__
+from airflow_provider_aisa.version import __version__
 
 CONNECTION_TYPE: Final = "aisa"
 HOOK_NAME: Final = "AIsa"

@@ -109,16 +109,16 @@ async def _work(count: int) -> dict[str, float]:
 
 
 def _arguments(map_index: int) -> dict[str, Any]:
+    from airflow_provider_aisa.core.gateway.request import ImageRequest
     from airflow_provider_aisa.core.job import Job
-    from airflow_provider_aisa.core.journal import Attempt
-    from airflow_provider_aisa.core.keys import Owner, Target
-    from airflow_provider_aisa.core.request import ImageRequest
+    from airflow_provider_aisa.core.journal.entry import Buyer
+    from airflow_provider_aisa.core.layout import Owner, Target
 
     owner = Owner("benchmark", f"run-{time.time_ns()}", "task", map_index)
     job = Job(
         ImageRequest.parse(prompt=PROMPT, size=SIZE, n=1, model=MODEL),
         Target.parse(None, BUCKET, default_folder=owner.path()),
-        Attempt(owner),
+        Buyer(owner),
         price_usd=Decimal("0.040"),
     )
     return {"job": job.to_dict(), "aisa_conn_id": "aisa_default", "aws_conn_id": "aws_default"}

@@ -34,7 +34,7 @@ def prepare_ours(prefix: str) -> Callable[[], object]:
     """Import what the operator imports when it runs, and return its task."""
     from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
 
-    load("airflow.providers.amazon.aws.hooks.s3", "airflow_provider_aisa.core.pipeline")
+    load("airflow.providers.amazon.aws.hooks.s3", "airflow_provider_aisa.core.generate")
     task = SeedreamGenerateOperator(
         task_id="ours", prompt=PROMPT, size=SIZE, n=COUNT, model=MODEL, s3_key=f"{prefix}/", s3_bucket=BUCKET
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_aisa.core.pacing import Pacer
-from airflow_provider_aisa.core.settings import Settings
+from airflow_provider_aisa.core.gateway.pacing import Pacer
+from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
 
 if TYPE_CHECKING:
     from airflow_provider_aisa.sandbox import Sandbox
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 _keys = itertools.count()
 
 
-def make_settings(**changes: Any) -> Settings:
+def make_settings(**changes: Any) -> ConnectionSettings:
     """Return valid settings with a key of their own: the pacer of a key is shared in the whole process."""
     values: dict[str, Any] = {
         "conn_id": "aisa_test",
         "api_key": f"sk-aisa-test-{next(_keys):08d}",
         "base_url": "https://gateway.test/v1",
     }
-    return Settings(**values | changes)
+    return ConnectionSettings(**values | changes)
 
 
-def sandbox_settings(sandbox: Sandbox, **changes: Any) -> Settings:
+def sandbox_settings(sandbox: Sandbox, **changes: Any) -> ConnectionSettings:
     """Return the settings of a client of this sandbox."""
     return make_settings(**{"base_url": sandbox.base_url, "api_key": sandbox.api_key, **changes})
 

@@ -9,9 +9,9 @@ import sys
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_aisa.core.client import AisaClient
-from airflow_provider_aisa.core.models import DEFAULT_MODEL, MODELS
-from airflow_provider_aisa.core.settings import DEFAULT_BASE_URL, Settings
+from airflow_provider_aisa.core.gateway.client import AisaClient
+from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL, MODELS
+from airflow_provider_aisa.core.gateway.settings import DEFAULT_BASE_URL, ConnectionSettings
 from airflow_provider_aisa.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def check_gateway(base_url: str, api_key: str) -> None:
     """Make sure, for free, that the gateway answers and takes the key. Raises AisaError."""
     extras = {"max_retries": 0, "timeout": 20}
     source = "AISA_BASE_URL, AISA_API_KEY"
-    settings = Settings.parse(conn_id=source, host=base_url, api_key=api_key, extras=extras)
+    settings = ConnectionSettings.parse(conn_id=source, host=base_url, api_key=api_key, extras=extras)
     with AisaClient(settings) as client:
         client.list_models()
 

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import Any, Literal, Self
 
-from airflow_provider_aisa.core.journal import Attempt, Policy, journal_name
-from airflow_provider_aisa.core.keys import Owner, Target
-from airflow_provider_aisa.core.request import ImageRequest
+from airflow_provider_aisa.core.gateway.request import ImageRequest
+from airflow_provider_aisa.core.journal.entry import Buyer, Policy, journal_name
+from airflow_provider_aisa.core.layout import Owner, Target
 
 OnPartial = Literal["fail", "keep"]
 
@@ -48,7 +48,7 @@ class Job:
 
     request: ImageRequest
     target: Target
-    attempt: Attempt
+    attempt: Buyer
     price_usd: Decimal | None = None
     policy: Policy = field(default_factory=Policy)
     on_partial: OnPartial = "fail"
@@ -103,7 +103,7 @@ class Job:
                 **document,
                 "request": ImageRequest(**document["request"]),
                 "target": Target(**document["target"]),
-                "attempt": Attempt(Owner(**attempt["owner"]), attempt["max_tries"]),
+                "attempt": Buyer(Owner(**attempt["owner"]), attempt["max_tries"]),
                 "price_usd": None if price is None else Decimal(price),
                 "policy": Policy(**document["policy"]),
                 "item": None if item is None else Item(**item),

@@ -10,7 +10,7 @@ from typing import Final
 
 _quiet: ContextVar[bool] = ContextVar("aisa_quiet", default=False)
 _PACKAGE: Final = "airflow_provider_aisa.core"
-_CHATTY: Final = (f"{_PACKAGE}.pipeline", f"{_PACKAGE}.purchase", f"{_PACKAGE}.transfer", "httpx")
+_CHATTY: Final = (f"{_PACKAGE}.generate", f"{_PACKAGE}.purchase", f"{_PACKAGE}.images.transfer", "httpx")
 
 
 class _OnlyWarnings(logging.Filter):

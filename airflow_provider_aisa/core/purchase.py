@@ -16,13 +16,13 @@ from typing import Final, cast
 
 import httpx
 
-from airflow_provider_aisa.core.attempts import Call, Outcome, may_be_billed
 from airflow_provider_aisa.core.budget import Budget
-from airflow_provider_aisa.core.client import AisaClient, generation
+from airflow_provider_aisa.core.gateway.client import AisaClient, generation
+from airflow_provider_aisa.core.gateway.response import GenerationResponse, read_generation
+from airflow_provider_aisa.core.gateway.retries import Call, Outcome, may_be_billed
 from airflow_provider_aisa.core.job import Job
-from airflow_provider_aisa.core.journal import Claim, Entry, State
-from airflow_provider_aisa.core.ledger import EntryChanged, Found, Ledger
-from airflow_provider_aisa.core.response import GenerationResponse, read_generation
+from airflow_provider_aisa.core.journal.entry import Claim, Entry, EntryState
+from airflow_provider_aisa.core.journal.store import EntryChanged, Found, Journal
 from airflow_provider_aisa.core.threads import to_the_end
 from airflow_provider_aisa.exceptions import OutcomeUnknown, StorageFailed
 
@@ -59,7 +59,7 @@ class Purchase:
         job: Job,
         *,
         client: AisaClient,
-        ledger: Ledger,
+        ledger: Journal,
         found: Found | None,
         unknown_outcomes: int,
         budget: Budget | None = None,
@@ -154,7 +154,7 @@ class Purchase:
         claim = Claim(uuid.uuid4().hex, lifetime=self._client.settings.timeout + CLAIM_MARGIN)
         before = self._before.history if self._before else ()
         entry = Entry(
-            state=State.CLAIMED,
+            state=EntryState.CLAIMED,
             attempt=job.attempt,
             fingerprint=job.request.fingerprint(),
             request=job.request.summary(),
@@ -196,7 +196,7 @@ class Purchase:
 
     def _paid_entry(self, claimed: Entry, response: GenerationResponse) -> Entry:
         cost = self._job.cost_usd(response.billed)
-        entry = replace(claimed, state=State.PAID, response=response.to_dict(), cost_usd=cost)
+        entry = replace(claimed, state=EntryState.PAID, response=response.to_dict(), cost_usd=cost)
         return entry.noted(f"{_now()} paid: {response.billed} image(s), request {response.request_id}")
 
     def _end(self, claimed: Entry, what: str) -> None:
@@ -226,7 +226,7 @@ class Purchase:
 
 def _without_open_claim(entry: Entry, unknown_outcomes: int) -> Entry:
     """Return what is put back when a claim is released: a stale one must not look like a live one again."""
-    if entry.state is not State.CLAIMED:
+    if entry.state is not EntryState.CLAIMED:
         return entry
     return replace(entry, claim=replace(entry.claim, ended=True), unknown_outcomes=unknown_outcomes)
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
 
-from airflow_provider_aisa.core.models import DEFAULT_MODEL, DEFAULT_SIZE
-from airflow_provider_aisa.core.request import ImageRequest
-from airflow_provider_aisa.core.settings import Settings, unknown_extras
+from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL, DEFAULT_SIZE
+from airflow_provider_aisa.core.gateway.request import ImageRequest
+from airflow_provider_aisa.core.gateway.settings import ConnectionSettings, unknown_extras
 from airflow_provider_aisa.exceptions import AisaError, InvalidConnection, KeyRefused
 from airflow_provider_aisa.provider_info import (
     CONNECTION_FIELDS,
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import httpx
     from airflow.providers.common.compat.sdk import Connection
 
-    from airflow_provider_aisa.core.client import AisaClient
-    from airflow_provider_aisa.core.response import GenerationResponse
+    from airflow_provider_aisa.core.gateway.client import AisaClient
+    from airflow_provider_aisa.core.gateway.response import GenerationResponse
 
 #: Seconds that the Test button waits.
 _TEST_TIMEOUT = 15.0
@@ -56,7 +56,7 @@ class AisaHook(BaseHook):
         self.aisa_conn_id = aisa_conn_id
 
     @cached_property
-    def settings(self) -> Settings:
+    def settings(self) -> ConnectionSettings:
         """The connection, checked and typed."""
         try:
             connection = self.get_connection(self.aisa_conn_id)
@@ -66,7 +66,7 @@ class AisaHook(BaseHook):
             mask_secret(connection.password)
         return self._read(connection, connection.extra_dejson)
 
-    async def aget_settings(self) -> Settings:
+    async def aget_settings(self) -> ConnectionSettings:
         """Return :attr:`settings` without blocking the event loop: a lookup on it can deadlock."""
         if "settings" not in self.__dict__:
             from airflow.providers.common.compat.connection import (
@@ -84,7 +84,7 @@ class AisaHook(BaseHook):
 
     def get_conn(self) -> AisaClient:
         """Return a client for the connection's gateway. Close it, or use it as a context manager."""
-        from airflow_provider_aisa.core.client import AisaClient
+        from airflow_provider_aisa.core.gateway.client import AisaClient
 
         return AisaClient(self.settings)
 
@@ -135,7 +135,7 @@ class AisaHook(BaseHook):
             (``"/v1beta/models/…"``). Another host is refused: the key goes nowhere else.
         :raises AisaError: as for :meth:`generate_images`.
         """
-        from airflow_provider_aisa.core.attempts import Call
+        from airflow_provider_aisa.core.gateway.retries import Call
 
         call = Call(method, endpoint, json=json, params=params, headers=dict(headers or {}))
         with self.get_conn() as client:
@@ -151,7 +151,7 @@ class AisaHook(BaseHook):
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         """Do what :meth:`request` does, without blocking the event loop."""
-        from airflow_provider_aisa.core.attempts import Call
+        from airflow_provider_aisa.core.gateway.retries import Call
 
         call = Call(method, endpoint, json=json, params=params, headers=dict(headers or {}))
         await self.aget_settings()
@@ -160,7 +160,7 @@ class AisaHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Ask the gateway for its models, which is free; return whether the key works, and what was found."""
-        from airflow_provider_aisa.core.client import AisaClient
+        from airflow_provider_aisa.core.gateway.client import AisaClient
 
         try:
             settings = self.settings
@@ -203,7 +203,7 @@ class AisaHook(BaseHook):
 
         return {name: widget(field) for name, field in CONNECTION_FIELDS.items()}
 
-    def _read(self, connection: Connection, extras: Mapping[str, Any]) -> Settings:
+    def _read(self, connection: Connection, extras: Mapping[str, Any]) -> ConnectionSettings:
         if names := unknown_extras(extras):
             self.log.warning(
                 "Connection %r has extras that mean nothing to AIsa: %s. Known: %s.",
@@ -211,7 +211,7 @@ class AisaHook(BaseHook):
                 ", ".join(names),
                 ", ".join(CONNECTION_FIELDS),
             )
-        return Settings.parse(
+        return ConnectionSettings.parse(
             conn_id=self.aisa_conn_id,
             host=_host(connection),
             api_key=connection.password,

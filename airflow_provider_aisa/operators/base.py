@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, cast, get_args
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
+from airflow_provider_aisa.core.gateway.request import check_model, parse_max_cost, parse_n, parse_size
 from airflow_provider_aisa.core.job import OnPartial
-from airflow_provider_aisa.core.journal import Attempt, Delivery, OnExisting, Policy
-from airflow_provider_aisa.core.keys import Owner, safe_name
-from airflow_provider_aisa.core.request import check_model, parse_max_cost, parse_n, parse_size
-from airflow_provider_aisa.core.storage import Bucket, check_extra_args
+from airflow_provider_aisa.core.journal.entry import Buyer, Delivery, OnExisting, Policy
+from airflow_provider_aisa.core.layout import Owner, safe_name
+from airflow_provider_aisa.core.s3 import Bucket, check_extra_args
 from airflow_provider_aisa.exceptions import AisaError, InvalidRequest
-from airflow_provider_aisa.hooks.storage import open_s3
+from airflow_provider_aisa.hooks.s3 import open_s3
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_aisa.core.keys import Target
+    from airflow_provider_aisa.core.layout import Target
 
 MAX_IDEMPOTENCY_KEY: Final = 200
 
@@ -127,10 +127,10 @@ class AisaOperator(BaseOperator):
     def _target(self, default_folder: str) -> Target:
         """Read ``s3_key`` and ``s3_bucket``."""
 
-    def _attempt(self, context: Context) -> Attempt:
+    def _attempt(self, context: Context) -> Buyer:
         ti = context["ti"]
         map_index = -1 if ti.map_index is None else ti.map_index
-        return Attempt(Owner(ti.dag_id, ti.run_id, ti.task_id, map_index), ti.max_tries)
+        return Buyer(Owner(ti.dag_id, ti.run_id, ti.task_id, map_index), ti.max_tries)
 
     def _policy(self) -> Policy:
         return Policy(parse_on_existing(self.on_existing), self.delivery)
@@ -158,7 +158,7 @@ class AisaOperator(BaseOperator):
 
 def prepare() -> None:
     """Do what takes tens of milliseconds and will be needed, while S3's client is being made."""
-    from airflow_provider_aisa.core.client import ssl_context
+    from airflow_provider_aisa.core.gateway.client import ssl_context
 
     ssl_context()
 

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 from airflow_provider_aisa.core.batch.items import Defaults
-from airflow_provider_aisa.core.batch.order import (
+from airflow_provider_aisa.core.batch.source import check_requests, iter_requests
+from airflow_provider_aisa.core.batch.spec import (
     BatchOrder,
     OnItemFailure,
     parse_max_concurrency,
     parse_max_failures,
 )
-from airflow_provider_aisa.core.batch.source import check_requests, iter_requests
-from airflow_provider_aisa.core.keys import Target
-from airflow_provider_aisa.core.models import DEFAULT_MODEL, DEFAULT_SIZE
-from airflow_provider_aisa.core.request import parse_max_cost
+from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL, DEFAULT_SIZE
+from airflow_provider_aisa.core.gateway.request import parse_max_cost
+from airflow_provider_aisa.core.layout import Target
 from airflow_provider_aisa.core.threads import in_background, run_apart
 from airflow_provider_aisa.exceptions import InvalidRequest
 from airflow_provider_aisa.hooks.aisa import AisaHook
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_aisa.core.job import OnPartial
-    from airflow_provider_aisa.core.journal import Delivery, OnExisting
+    from airflow_provider_aisa.core.journal.entry import Delivery, OnExisting
 
 #: Literal items that are checked whenever the DAG is parsed; all are checked before anything is paid.
 PARSED_ITEMS: Final = 100

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import conf
 
+from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL, DEFAULT_SIZE
+from airflow_provider_aisa.core.gateway.request import ImageRequest, parse_prompt
 from airflow_provider_aisa.core.job import Job, OnPartial
-from airflow_provider_aisa.core.journal import Action, Delivery, OnExisting
-from airflow_provider_aisa.core.keys import Target
-from airflow_provider_aisa.core.models import DEFAULT_MODEL, DEFAULT_SIZE
-from airflow_provider_aisa.core.request import ImageRequest, parse_prompt
+from airflow_provider_aisa.core.journal.entry import Action, Delivery, OnExisting
+from airflow_provider_aisa.core.layout import Target
 from airflow_provider_aisa.core.threads import in_background, run_apart
 from airflow_provider_aisa.exceptions import error_from_dict
 from airflow_provider_aisa.hooks.aisa import AisaHook
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_aisa.core.storage import Bucket
+    from airflow_provider_aisa.core.s3 import Bucket
 
 
 class SeedreamGenerateOperator(AisaOperator):
@@ -135,7 +135,7 @@ class SeedreamGenerateOperator(AisaOperator):
         if self.deferrable and not _is_finished(job, bucket):
             self._defer(job)
 
-        from airflow_provider_aisa.core.pipeline import generate
+        from airflow_provider_aisa.core.generate import generate
 
         return run_apart(generate(job, settings=settings, bucket=bucket)).to_dict()
 
@@ -179,6 +179,6 @@ def _is_finished(job: Job, bucket: Bucket) -> bool:
 
     A trigger that ends at once can outrun its own deferral, which Airflow takes for a killed task.
     """
-    from airflow_provider_aisa.core.pipeline import look_up
+    from airflow_provider_aisa.core.generate import look_up
 
     return look_up(job, bucket).action is Action.RETURN

@@ -20,7 +20,7 @@ from airflow_provider_aisa.sandbox.wire import cut, html_page, lower_headers, se
 if TYPE_CHECKING:
     from airflow_provider_aisa.sandbox.drawing import Picture
     from airflow_provider_aisa.sandbox.faults import Fault
-    from airflow_provider_aisa.sandbox.state import State
+    from airflow_provider_aisa.sandbox.state import SandboxState
 
 PRIVATE_ADDRESS = "http://169.254.169.254/latest/meta-data/"
 OVERSIZED = 65 * 1024 * 1024
@@ -33,7 +33,7 @@ _XML = """<?xml version="1.0" encoding="UTF-8"?>
 class Cdn:
     """Serves the images of one sandbox."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: SandboxState) -> None:
         self._state = state
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:

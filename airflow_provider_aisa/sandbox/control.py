@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_aisa.sandbox.records import LedgerEntry
-    from airflow_provider_aisa.sandbox.state import State
+    from airflow_provider_aisa.sandbox.state import SandboxState
 
 PREFIX = "/_sandbox/"
 
@@ -23,7 +23,7 @@ PREFIX = "/_sandbox/"
 class Control:
     """Serves `/_sandbox` of the gateway's origin. Answers JSON; 400 says what was wrong with the request."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: SandboxState) -> None:
         self._state = state
         self._routes: dict[str, dict[str, Callable[[object], object]]] = {
             "ledger": {"GET": self._ledger},

@@ -21,14 +21,14 @@ from airflow_provider_aisa.sandbox.wire import cut, html_page, lower_headers, se
 if TYPE_CHECKING:
     from airflow_provider_aisa.sandbox.drawing import Picture
     from airflow_provider_aisa.sandbox.faults import Fault
-    from airflow_provider_aisa.sandbox.state import State
+    from airflow_provider_aisa.sandbox.state import SandboxState
 
 PRIVATE_LINK = "http://169.254.169.254/latest/meta-data/iam/security-credentials/image.png"
 _METHODS = {GENERATIONS: "POST", MODEL_LIST: "GET"}
 
 
 @dataclass(frozen=True)
-class Call:
+class GatewayCall:
     """One request to the gateway, its body read; None: it was too large or cut off."""
 
     request: web.BaseRequest
@@ -46,7 +46,7 @@ class Call:
 class Gateway:
     """Serves `/v1` of the gateway's origin."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: SandboxState) -> None:
         self._state = state
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -64,14 +64,14 @@ class Gateway:
         response.headers.update(self._headers(call))
         return response
 
-    async def _open(self, request: web.BaseRequest) -> Call:
+    async def _open(self, request: web.BaseRequest) -> GatewayCall:
         self._state.requests += 1
         number = self._state.requests
         try:
             body: bytes | None = await request.read()
         except (web.HTTPRequestEntityTooLarge, ConnectionError):
             body = None
-        call = Call(request, number, lower_headers(request), body)
+        call = GatewayCall(request, number, lower_headers(request), body)
         record = GatewayRequest(
             request_id=call.id,
             method=request.method,
@@ -83,10 +83,10 @@ class Gateway:
         self._state.records.open(record)
         return call
 
-    def _headers(self, call: Call) -> dict[str, str]:
+    def _headers(self, call: GatewayCall) -> dict[str, str]:
         return {"X-Request-ID": call.id, **self._state.limiter.headers(self._state.settings)}
 
-    async def _admit(self, call: Call) -> web.StreamResponse | None:
+    async def _admit(self, call: GatewayCall) -> web.StreamResponse | None:
         self._check_route(call)
         self._check_key(call)
         wait = self._state.limiter.enter(self._state.settings)
@@ -99,7 +99,7 @@ class Gateway:
         finally:
             self._state.limiter.leave()
 
-    def _check_route(self, call: Call) -> None:
+    def _check_route(self, call: GatewayCall) -> None:
         method, path = call.request.method, call.request.path
         allowed = _METHODS.get(path)
         if allowed is None:
@@ -111,7 +111,7 @@ class Gateway:
                 405, "method_not_allowed", f"{path} takes {allowed}, not {method}", {"Allow": allowed}
             )
 
-    def _check_key(self, call: Call) -> None:
+    def _check_key(self, call: GatewayCall) -> None:
         header = call.headers.get("authorization", "")
         if not header.strip():
             raise Refusal(401, "missing_api_key", "no API key: send Authorization: Bearer <key>")
@@ -130,10 +130,10 @@ class Gateway:
         retry = {} if wait is None else {"Retry-After": f"{wait:g}"}
         return Refusal(429, code, message, {**short, **retry})
 
-    async def _list_models(self, call: Call) -> web.StreamResponse | None:
+    async def _list_models(self, call: GatewayCall) -> web.StreamResponse | None:
         return await self._reply(call, self._state.faults.take(MODEL_LIST), MODELS)
 
-    async def _generate(self, call: Call) -> web.StreamResponse | None:
+    async def _generate(self, call: GatewayCall) -> web.StreamResponse | None:
         if call.body is None:
             raise Refusal(400, "invalid_request", "the body is larger than 1 MiB, or incomplete")
         order = parse_order(call.request.content_type, call.body)
@@ -145,7 +145,7 @@ class Gateway:
             self._bill(call, order, count, fault.rule.status if fault else 200)
         return await self._reply(call, fault, await self._payload(call, order, count, fault))
 
-    def _bill(self, call: Call, order: ImageOrder, count: int, status: int | None) -> None:
+    def _bill(self, call: GatewayCall, order: ImageOrder, count: int, status: int | None) -> None:
         entry = LedgerEntry(
             request_id=call.id,
             model=order.model,
@@ -160,7 +160,7 @@ class Gateway:
         self._state.records.bill(entry)
 
     async def _payload(
-        self, call: Call, order: ImageOrder, count: int, fault: Fault | None
+        self, call: GatewayCall, order: ImageOrder, count: int, fault: Fault | None
     ) -> dict[str, object]:
         kind = fault.kind if fault else None
         data = [
@@ -184,7 +184,7 @@ class Gateway:
         return {"url": self._state.links.sign(picture, ttl=self._state.settings.link_ttl), "size": order.size}
 
     async def _reply(
-        self, call: Call, fault: Fault | None, payload: dict[str, object]
+        self, call: GatewayCall, fault: Fault | None, payload: dict[str, object]
     ) -> web.StreamResponse | None:
         """Answer as the fault has it. Returns None when no complete answer was sent."""
         if fault is None or fault.rule.shapes_images:
@@ -217,7 +217,7 @@ class Gateway:
             return self._limited(code, fault.rule.words, wait)
         return Refusal(status, code, fault.rule.words, {} if wait is None else {"Retry-After": f"{wait:g}"})
 
-    async def _send_half(self, call: Call, body: bytes) -> None:
+    async def _send_half(self, call: GatewayCall, body: bytes) -> None:
         response = web.StreamResponse(headers=self._headers(call))
         response.content_type, response.content_length = "application/json", len(body)
         await send(call.request, response, [body[: len(body) // 2]])

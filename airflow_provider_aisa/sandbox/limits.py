@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_aisa.sandbox.settings import Settings
+    from airflow_provider_aisa.sandbox.settings import SandboxSettings
 
 UNLIMITED = 1_000_000
 TOKENS = 10_000_000
@@ -31,7 +31,7 @@ class Limiter:
     _reset: float = 0.0
     _limit: int | None = None
 
-    def enter(self, settings: Settings) -> float | None:
+    def enter(self, settings: SandboxSettings) -> float | None:
         """Admit a request: None. Refused: the seconds to wait; a refused request must not `leave`."""
         self.max_in_flight_seen = max(self.max_in_flight_seen, self.in_flight + 1)
         now = self._roll(settings)
@@ -47,14 +47,14 @@ class Limiter:
         """Give back the place of an admitted request."""
         self.in_flight -= 1
 
-    def _roll(self, settings: Settings) -> float:
+    def _roll(self, settings: SandboxSettings) -> float:
         now = self.clock()
         if now >= self._reset or self._limit != settings.requests_per_minute:
             self._used, self._reset = 0, now + settings.rate_window
             self._limit = settings.requests_per_minute
         return now
 
-    def headers(self, settings: Settings) -> dict[str, str]:
+    def headers(self, settings: SandboxSettings) -> dict[str, str]:
         """Return the rate-limit headers that AIsa puts on every response."""
         now = self.clock()
         used = self._used if now < self._reset else 0

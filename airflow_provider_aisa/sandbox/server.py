@@ -17,8 +17,8 @@ from airflow_provider_aisa.sandbox.control import PREFIX, Control
 from airflow_provider_aisa.sandbox.fields import require_int
 from airflow_provider_aisa.sandbox.gateway import Gateway
 from airflow_provider_aisa.sandbox.records import Records, total
-from airflow_provider_aisa.sandbox.settings import DEFAULT_API_KEY, ImageFormat, Settings
-from airflow_provider_aisa.sandbox.state import Links, State
+from airflow_provider_aisa.sandbox.settings import DEFAULT_API_KEY, ImageFormat, SandboxSettings
+from airflow_provider_aisa.sandbox.state import Links, SandboxState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -90,7 +90,7 @@ class Sandbox:
         rate_window: float = 60.0,
         on_request: Callable[[GatewayRequest | CdnRequest], None] | None = None,
     ) -> None:
-        settings = Settings(
+        settings = SandboxSettings(
             api_key=api_key,
             latency=latency,
             image_format=image_format,
@@ -103,7 +103,7 @@ class Sandbox:
         require_int("port", port, minimum=0, maximum=65_535)
         require_int("cdn_port", cdn_port, minimum=0, maximum=65_535)
         self._ports = port, cdn_port
-        self._state = State(settings=settings, links=Links(origin=""), records=Records(on_request))
+        self._state = SandboxState(settings=settings, links=Links(origin=""), records=Records(on_request))
         self._gateway_url = ""
         self._thread: threading.Thread | None = None
         self._stop: Callable[[], object] = lambda: None
@@ -165,7 +165,7 @@ class Sandbox:
         return json.dumps({"conn_type": "aisa", "host": self.base_url, "password": self.api_key})
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> SandboxSettings:
         """The settings in force."""
         return self._state.settings
 
@@ -214,7 +214,7 @@ class Sandbox:
         return self._state.limiter.max_in_flight_seen
 
     def reset(self) -> None:
-        """Forget faults, records, images and used-up limits. Settings stay."""
+        """Forget faults, records, images and used-up limits. SandboxSettings stay."""
         self._state.reset()
 
 

@@ -13,7 +13,7 @@ MAX_IMAGE_BYTES = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class SandboxSettings:
     """How the sandbox behaves. Durations are in seconds. Raises ValueError for a value that makes no sense.
 
     `image_bytes` pads each image to that many bytes, 1 GiB at most. `requests_per_minute` and `max_in_flight`
@@ -41,7 +41,7 @@ class Settings:
             words = ", ".join(get_args(ImageFormat))
             raise ValueError(f"image_format must be one of {words}, got {self.image_format!r}")
 
-    def changed(self, values: object) -> Settings:
+    def changed(self, values: object) -> SandboxSettings:
         """Return these settings with some of them replaced, as in a JSON object. Raises ValueError."""
         fields = known_fields(type(self), values)
         return replace(self, **fields)

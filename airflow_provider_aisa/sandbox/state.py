@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from airflow_provider_aisa.sandbox.contract import ImageOrder
-    from airflow_provider_aisa.sandbox.settings import Settings
+    from airflow_provider_aisa.sandbox.settings import SandboxSettings
 
 MOVED = "/moved"
 
@@ -60,10 +60,10 @@ class Links:
 
 
 @dataclass
-class State:
-    """One sandbox. Settings, faults and records are for any thread, the rest for the server's only."""
+class SandboxState:
+    """One sandbox. SandboxSettings, faults and records are for any thread, the rest for the server's only."""
 
-    settings: Settings
+    settings: SandboxSettings
     links: Links
     drawing: Executor = field(init=False)  # lives as long as the server runs
     faults: FaultQueue = field(default_factory=FaultQueue)

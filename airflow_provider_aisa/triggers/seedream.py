@@ -16,12 +16,12 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_aisa.core.job import Job
 from airflow_provider_aisa.exceptions import AisaError
 from airflow_provider_aisa.hooks.aisa import AisaHook
-from airflow_provider_aisa.hooks.storage import shared_s3_client
+from airflow_provider_aisa.hooks.s3 import shared_s3_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from airflow_provider_aisa.core.pipeline import GenerationResult
+    from airflow_provider_aisa.core.generate import GenerationResult
 
 
 #: Triggers of one event loop that look up their connections at the same time.
@@ -72,11 +72,11 @@ class SeedreamTrigger(BaseTrigger):
         async with _start():
             job = Job.from_dict(self.job)
             # The first import of an HTTP client takes tenths of a second.
-            await asyncio.to_thread(import_module, "airflow_provider_aisa.core.pipeline")
+            await asyncio.to_thread(import_module, "airflow_provider_aisa.core.generate")
             settings = await AisaHook(self.aisa_conn_id).aget_settings()
             client = await shared_s3_client(self.aws_conn_id)
-        from airflow_provider_aisa.core.pipeline import generate
-        from airflow_provider_aisa.core.storage import Bucket
+        from airflow_provider_aisa.core.generate import generate
+        from airflow_provider_aisa.core.s3 import Bucket
 
         bucket = Bucket(client, job.target.bucket or "", job.s3_extra_args)
         return await generate(job, settings=settings, bucket=bucket)

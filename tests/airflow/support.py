@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_aisa.core.keys import Owner
+from airflow_provider_aisa.core.layout import Owner
 from tools.airflow_run import StandaloneAirflow
 from tools.supervise import Process, descendants
 
@@ -30,11 +30,11 @@ DAG_IDS = ("sync", "deferred", "limited", "mapped", "batches", "quickstart", "ba
 #: Airflow imports this file in each of its processes, the triggerer's included. The claim of a process that
 #: died is stale after the connection's timeout and this margin: six minutes by default, 11 s here.
 LOCAL_SETTINGS = """
-import airflow_provider_aisa.core.pipeline
+import airflow_provider_aisa.core.generate
 import airflow_provider_aisa.core.purchase
 
 airflow_provider_aisa.core.purchase.CLAIM_MARGIN = 1.0
-airflow_provider_aisa.core.pipeline.POLL = 0.5
+airflow_provider_aisa.core.generate.POLL = 0.5
 """
 TIMEOUT = 10  # seconds; of the AIsa connections
 CONFIG = {

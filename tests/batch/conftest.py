@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_aisa.core import pipeline
+from airflow_provider_aisa.core import generate
 from airflow_provider_aisa.core.batch import runner
 from tests.batch.scene import Scene
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the looks at the clock and at other copies' claims come at once: their number decides nothing."""
     monkeypatch.setattr(runner, "_TICK", 0.005)
-    monkeypatch.setattr(pipeline, "POLL", 0.005)
+    monkeypatch.setattr(generate, "POLL", 0.005)
 
 
 @pytest.fixture

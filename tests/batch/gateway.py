@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
-from airflow_provider_aisa.core.fetch import FetchedImage
-from airflow_provider_aisa.core.image import ImageInfo
+from airflow_provider_aisa.core.images.download import FetchedImage
+from airflow_provider_aisa.core.images.inspect import ImageInfo
 
 if TYPE_CHECKING:
     from pathlib import Path

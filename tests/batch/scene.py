@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import httpx
 
 from airflow_provider_aisa.core.batch.items import Defaults
-from airflow_provider_aisa.core.batch.order import BatchOrder
 from airflow_provider_aisa.core.batch.runner import Batch
 from airflow_provider_aisa.core.batch.source import RawItem
-from airflow_provider_aisa.core.client import AisaClient
-from airflow_provider_aisa.core.fetch import Fetcher
-from airflow_provider_aisa.core.journal import Attempt, Policy
-from airflow_provider_aisa.core.keys import Owner, Target
+from airflow_provider_aisa.core.batch.spec import BatchOrder
+from airflow_provider_aisa.core.gateway.client import AisaClient
+from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL, DEFAULT_SIZE
+from airflow_provider_aisa.core.images.download import Fetcher
+from airflow_provider_aisa.core.journal.entry import Buyer, Policy
+from airflow_provider_aisa.core.layout import Owner, Target
 from airflow_provider_aisa.core.logs import quietly
-from airflow_provider_aisa.core.models import DEFAULT_MODEL, DEFAULT_SIZE
 from tests.batch.gateway import Cdn, Gateway
 from tests.batch.store import Store
 from tests.paying.memory import Memory
@@ -35,7 +35,7 @@ from tests.support import Clock, make_pacer, make_settings
 if TYPE_CHECKING:
     from airflow_provider_aisa.core.batch.plan import Plan
     from airflow_provider_aisa.core.batch.tally import Tally
-    from airflow_provider_aisa.core.settings import Settings
+    from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
 
 OWNER: Final = Owner("dag", "run", "task")
 #: Seconds after which a claim of these tests is stale, by the store's clock.
@@ -55,7 +55,7 @@ class Scene:
     folder: Path
     gateway: Gateway = field(default_factory=Gateway)
     memory: Memory = field(default_factory=Memory)
-    settings: Settings = field(
+    settings: ConnectionSettings = field(
         default_factory=lambda: make_settings(timeout=10.0, max_concurrency=4, max_retries=2)
     )
     clock: Clock = field(default_factory=Clock)
@@ -173,7 +173,7 @@ def make_order(
     target = Target.parse(s3_key, None, default_folder=owner.path(), has_items=True)
     return BatchOrder(
         Defaults(size=size, n=n, model=model, target=target),
-        Attempt(owner, max_tries),
+        Buyer(owner, max_tries),
         policy=Policy(on_existing, delivery),
         **fields,
     ).in_bucket("memory")

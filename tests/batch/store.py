@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from airflow_provider_aisa.core.storage import StoredObject
+    from airflow_provider_aisa.core.s3 import StoredObject
 
 
 class Store(MemoryBucket):

@@ -15,7 +15,7 @@ from airflow_provider_aisa.core.batch.plan import PlannedItem
 from airflow_provider_aisa.core.batch.source import RawItem
 from airflow_provider_aisa.core.batch.spent import spent_on
 from airflow_provider_aisa.core.budget import Budget, SpendingStopped
-from airflow_provider_aisa.core.journal import Attempt, Claim, Entry, State
+from airflow_provider_aisa.core.journal.entry import Buyer, Claim, Entry, EntryState
 from airflow_provider_aisa.exceptions import OverBudget, StorageFailed
 from tests.batch.scene import OWNER, make_order
 from tests.batch.store import Store
@@ -119,7 +119,7 @@ def test_whatever_is_reserved_and_settled_never_more_than_the_limit_is_under_way
 
 # What earlier attempts have spent on one item, by its entry.
 
-EARLIER = Attempt(OWNER, 0)
+EARLIER = Buyer(OWNER, 0)
 CLEARED = {"max_tries": 1}
 OPEN, ENDED = Claim("c", lifetime=70.0), Claim("c", lifetime=70.0, ended=True)
 
@@ -131,7 +131,7 @@ def planned_item(folder: Path) -> PlannedItem:
     return replace(item, has_entry=True)
 
 
-def entry_of(item: PlannedItem, state: State, claim: Claim = ENDED, **changes: Any) -> Entry:
+def entry_of(item: PlannedItem, state: EntryState, claim: Claim = ENDED, **changes: Any) -> Entry:
     response: dict[str, Any] = {"model": "m", "created": None, "images": [], "usage": {}, "request_id": None}
     entry = Entry(
         state=state,
@@ -139,8 +139,8 @@ def entry_of(item: PlannedItem, state: State, claim: Claim = ENDED, **changes: A
         fingerprint=item.fingerprint,
         request=item.request.summary(),
         claim=claim,
-        cost_usd=None if state is State.CLAIMED else float(COST),
-        response=None if state is State.CLAIMED else response,
+        cost_usd=None if state is EntryState.CLAIMED else float(COST),
+        response=None if state is EntryState.CLAIMED else response,
     )
     return replace(entry, **changes)
 
@@ -152,30 +152,38 @@ def spend(item: PlannedItem, entry: Entry | None, *, age: float = 0.0, **order: 
     return spent_on(item, made, Store(memory))
 
 
-CASES: list[tuple[str, State, Claim, dict[str, Any], float, dict[str, Any], tuple[Decimal, bool]]] = [
-    ("stored", State.STORED, ENDED, {}, 0, {}, (COST, False)),
-    ("stored after a lost response", State.STORED, ENDED, {"unknown_outcomes": 2}, 0, {}, (3 * COST, False)),
-    ("stored, fewer images", State.STORED, ENDED, {"cost_usd": 0.04}, 0, {}, (COST / 2, False)),
-    ("stored, price unknown then", State.STORED, ENDED, {"cost_usd": None}, 0, {}, (Decimal(0), False)),
-    ("paid", State.PAID, OPEN, {}, 0, {}, (COST, False)),
-    ("lost", State.CLAIMED, ENDED, {"unknown_outcomes": 1}, 0, {}, (COST, True)),
-    ("somebody is sending", State.CLAIMED, OPEN, {}, 0, {}, (COST, False)),
-    ("died while sending", State.CLAIMED, OPEN, {}, 70, {}, (COST, True)),
-    ("died while sending again", State.CLAIMED, OPEN, {"unknown_outcomes": 1}, 70, {}, (2 * COST, True)),
+CASES: list[tuple[str, EntryState, Claim, dict[str, Any], float, dict[str, Any], tuple[Decimal, bool]]] = [
+    ("stored", EntryState.STORED, ENDED, {}, 0, {}, (COST, False)),
+    (
+        "stored after a lost response",
+        EntryState.STORED,
+        ENDED,
+        {"unknown_outcomes": 2},
+        0,
+        {},
+        (3 * COST, False),
+    ),
+    ("stored, fewer images", EntryState.STORED, ENDED, {"cost_usd": 0.04}, 0, {}, (COST / 2, False)),
+    ("stored, price unknown then", EntryState.STORED, ENDED, {"cost_usd": None}, 0, {}, (Decimal(0), False)),
+    ("paid", EntryState.PAID, OPEN, {}, 0, {}, (COST, False)),
+    ("lost", EntryState.CLAIMED, ENDED, {"unknown_outcomes": 1}, 0, {}, (COST, True)),
+    ("somebody is sending", EntryState.CLAIMED, OPEN, {}, 0, {}, (COST, False)),
+    ("died while sending", EntryState.CLAIMED, OPEN, {}, 70, {}, (COST, True)),
+    ("died while sending again", EntryState.CLAIMED, OPEN, {"unknown_outcomes": 1}, 70, {}, (2 * COST, True)),
     (
         "lost, at most once",
-        State.CLAIMED,
+        EntryState.CLAIMED,
         ENDED,
         {"unknown_outcomes": 1},
         0,
         {"delivery": "at-most-once"},
         (COST, False),
     ),
-    ("cleared, reused", State.STORED, ENDED, {}, 0, CLEARED, (COST, False)),
-    ("cleared, fails", State.STORED, ENDED, {}, 0, {**CLEARED, "on_existing": "fail"}, (COST, False)),
+    ("cleared, reused", EntryState.STORED, ENDED, {}, 0, CLEARED, (COST, False)),
+    ("cleared, fails", EntryState.STORED, ENDED, {}, 0, {**CLEARED, "on_existing": "fail"}, (COST, False)),
     (
         "cleared, anew: a new account",
-        State.STORED,
+        EntryState.STORED,
         ENDED,
         {},
         0,
@@ -184,7 +192,7 @@ CASES: list[tuple[str, State, Claim, dict[str, Any], float, dict[str, Any], tupl
     ),
     (
         "cleared, but only paid",
-        State.PAID,
+        EntryState.PAID,
         OPEN,
         {},
         0,
@@ -193,7 +201,7 @@ CASES: list[tuple[str, State, Claim, dict[str, Any], float, dict[str, Any], tupl
     ),
     (
         "cleared, lost before",
-        State.CLAIMED,
+        EntryState.CLAIMED,
         ENDED,
         {"unknown_outcomes": 1},
         0,
@@ -206,7 +214,7 @@ CASES: list[tuple[str, State, Claim, dict[str, Any], float, dict[str, Any], tupl
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
 def test_what_an_entry_says_was_spent_and_whether_more_will_be(
     tmp_path: Path,
-    case: tuple[str, State, Claim, dict[str, Any], float, dict[str, Any], tuple[Decimal, bool]],
+    case: tuple[str, EntryState, Claim, dict[str, Any], float, dict[str, Any], tuple[Decimal, bool]],
 ) -> None:
     _, state, claim, changes, age, order, expected = case
     item = planned_item(tmp_path)
@@ -226,13 +234,13 @@ def test_an_entry_that_is_gone_since_the_listing_is_none(tmp_path: Path) -> None
 
 def test_what_another_batch_with_the_same_key_has_paid_is_on_its_account(tmp_path: Path) -> None:
     item = planned_item(tmp_path)
-    others = entry_of(item, State.STORED, attempt=Attempt(replace(OWNER, run_id="another"), 0))
+    others = entry_of(item, EntryState.STORED, attempt=Buyer(replace(OWNER, run_id="another"), 0))
     assert spend(item, others, idempotency_key="refresh") == (Decimal(0), False)
 
 
 def test_an_entry_of_another_request_is_not_bought_over(tmp_path: Path) -> None:
     item = planned_item(tmp_path)
-    other = entry_of(item, State.STORED, fingerprint="another")
+    other = entry_of(item, EntryState.STORED, fingerprint="another")
     assert spend(item, other, idempotency_key="refresh") == (COST, False)
 
 

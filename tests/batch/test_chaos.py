@@ -1,4 +1,4 @@
-"""Attempts of one batch, each with faults at random, until one finishes: bill and manifest agree.
+"""Retries of one batch, each with faults at random, until one finishes: bill and manifest agree.
 
 The gateway refuses, limits, fails and loses responses; images do not arrive; the store refuses, or does what
 it is asked and says that it failed; processes die or are cancelled at any request; two copies run at once.

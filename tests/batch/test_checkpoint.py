@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_aisa.core.batch.checkpoint import LEAST, SHARE, Checkpoint, Settled
 from airflow_provider_aisa.core.batch.manifest import stored_line
-from airflow_provider_aisa.core.journal import Attempt
-from airflow_provider_aisa.core.pipeline import GenerationResult
+from airflow_provider_aisa.core.batch.resume import LEAST, SHARE, Checkpoint, Settled
+from airflow_provider_aisa.core.generate import GenerationResult
+from airflow_provider_aisa.core.journal.entry import Buyer
 from airflow_provider_aisa.exceptions import ItemsFailed, StorageFailed
 from tests.batch.gateway import images
 from tests.batch.scene import OWNER, Scene, items, make_order
@@ -37,7 +37,7 @@ def make_settled(number: int = 0, **changes: Any) -> Settled:
         "journal": f"{number}.json",
         "etag": f"etag-{number}",
         "fingerprint": "f",
-        "attempt": Attempt(OWNER, 2),
+        "attempt": Buyer(OWNER, 2),
         "line": stored_line(f"ä{number}\u2028", RESULT),
     }
     return Settled(**{**values, **changes})

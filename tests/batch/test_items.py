@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_aisa.core.batch.items import MAX_ID, Defaults, parse_id
-from airflow_provider_aisa.core.keys import Target
-from airflow_provider_aisa.core.models import DEFAULT_MODEL
-from airflow_provider_aisa.core.request import ImageRequest
+from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL
+from airflow_provider_aisa.core.gateway.request import ImageRequest
+from airflow_provider_aisa.core.layout import Target
 from airflow_provider_aisa.exceptions import InvalidRequest, ModelNotRouted
 
 SECRET = "a prompt that nobody else may read"

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_provider_aisa.core.batch.order import parse_max_concurrency, parse_max_failures
+from airflow_provider_aisa.core.batch.spec import parse_max_concurrency, parse_max_failures
 from airflow_provider_aisa.exceptions import InvalidRequest
 from tests.batch.scene import OWNER, make_order
 

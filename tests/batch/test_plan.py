@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_aisa.core.batch.order import BatchOrder
 from airflow_provider_aisa.core.batch.plan import Plan
 from airflow_provider_aisa.core.batch.source import RawItem
+from airflow_provider_aisa.core.batch.spec import BatchOrder
+from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL
 from airflow_provider_aisa.core.job import Job
-from airflow_provider_aisa.core.models import DEFAULT_MODEL
 from airflow_provider_aisa.exceptions import InvalidRequest
 from tests.batch.scene import items, make_order
 

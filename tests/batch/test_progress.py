@@ -18,7 +18,7 @@ from tests.batch.scene import PATIENCE, Scene, block_until, items
 from tests.support import Clock
 
 PROGRESS = re.compile(r"[\d,]+ of [\d,]+ items done \(")
-CHATTY = [f"airflow_provider_aisa.core.{name}" for name in ("pipeline", "purchase", "transfer")]
+CHATTY = [f"airflow_provider_aisa.core.{name}" for name in ("generate", "purchase", "images.transfer")]
 
 
 class Watcher(logging.Handler):

@@ -10,7 +10,7 @@ from decimal import Decimal
 import pytest
 
 from airflow_provider_aisa.core.batch.runner import TRANSFERS
-from airflow_provider_aisa.core.keys import Owner
+from airflow_provider_aisa.core.layout import Owner
 from airflow_provider_aisa.exceptions import (
     ImageUnavailable,
     ItemsFailed,

@@ -20,11 +20,11 @@ from airflow_provider_aisa.core.batch.manifest import (
     write_manifest,
 )
 from airflow_provider_aisa.core.batch.tally import Speedometer, Tally
-from airflow_provider_aisa.core.pipeline import GenerationResult
+from airflow_provider_aisa.core.generate import GenerationResult
 from airflow_provider_aisa.exceptions import AisaError, ContentRefused, GatewayFailed, ImageUnavailable
 
 if TYPE_CHECKING:
-    from airflow_provider_aisa.core.pipeline import Pipeline
+    from airflow_provider_aisa.core.generate import Pipeline
 
 SMALL = 4096  # bytes that the XCom may have
 

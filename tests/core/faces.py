@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 import httpx
 
-from airflow_provider_aisa.core.attempts import Call
-from airflow_provider_aisa.core.client import AisaClient
-from airflow_provider_aisa.core.request import ImageRequest
-from airflow_provider_aisa.core.response import GenerationResponse
-from airflow_provider_aisa.core.settings import Settings
+from airflow_provider_aisa.core.gateway.client import AisaClient
+from airflow_provider_aisa.core.gateway.request import ImageRequest
+from airflow_provider_aisa.core.gateway.response import GenerationResponse
+from airflow_provider_aisa.core.gateway.retries import Call
+from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
 from tests.support import Clock, make_pacer, make_settings
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class Gateway:
             return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
         raise answer(request)
 
-    def client(self, settings: Settings | None = None, **options: Any) -> AisaClient:
+    def client(self, settings: ConnectionSettings | None = None, **options: Any) -> AisaClient:
         """Return a client of this gateway that waits on its clock, without jitter."""
         transport = httpx.MockTransport(self)
         values: dict[str, Any] = {

@@ -73,7 +73,7 @@ _STORE_FAULTS: Final = (
 
 
 @dataclass
-class Attempt:
+class Buyer:
     """How one worker ended."""
 
     is_killed: bool = False
@@ -112,7 +112,7 @@ class Task:
     images: int = 1
     deferrable: bool = False
     delivery: str = "at-least-once"
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: list[Buyer] = field(default_factory=list)
     outcome: Outcome | None = None
     #: When the store accepted the record of a response, by the gateway's request id.
     recorded: dict[str, datetime] = field(default_factory=dict)
@@ -150,7 +150,7 @@ class Task:
         """Start the next attempt."""
         self._plan = self.plan(len(self.attempts))
         self._events, self._requests = itertools.count(), itertools.count()
-        self.attempts.append(Attempt())
+        self.attempts.append(Buyer())
         self._run = start()
         return self._plan, self._run
 
@@ -160,7 +160,7 @@ class Task:
             timer.cancel()
             timer.join()
         self._timers.clear()
-        self.attempts[-1] = Attempt(outcome.is_killed, outcome.error)
+        self.attempts[-1] = Buyer(outcome.is_killed, outcome.error)
         self.outcome = outcome
 
     def happened(self) -> None:

@@ -43,12 +43,12 @@ def run_task(task: Mapping[str, Any]) -> dict[str, Any]:
     """
     from airflow.providers.common.compat.sdk import TaskDeferred
 
-    from airflow_provider_aisa.core import pipeline, purchase
+    from airflow_provider_aisa.core import generate, purchase
     from airflow_provider_aisa.operators.batch import SeedreamBatchOperator
     from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
 
     mock.patch.object(purchase, "CLAIM_MARGIN", CLAIM_MARGIN).start()
-    mock.patch.object(pipeline, "POLL", POLL).start()
+    mock.patch.object(generate, "POLL", POLL).start()
     context = cast("Context", {"ti": SimpleNamespace(**task["ti"])})
     if "requests" in task["operator"]:
         return SeedreamBatchOperator(task_id=task["ti"]["task_id"], **task["operator"]).execute(context)
@@ -175,8 +175,8 @@ def main() -> None:
 
 def _warm_up() -> None:
     """Have what reads large files do it once. Nothing is connected to: a worker opens its own connections."""
-    from airflow_provider_aisa.core.client import ssl_context
-    from airflow_provider_aisa.hooks.storage import open_s3
+    from airflow_provider_aisa.core.gateway.client import ssl_context
+    from airflow_provider_aisa.hooks.s3 import open_s3
 
     extra = {"endpoint_url": "http://127.0.0.1:1", "region_name": "us-east-1"}
     connection = {"conn_type": "aws", "login": "nobody", "password": "nothing", "extra": extra}

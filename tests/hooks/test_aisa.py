@@ -10,9 +10,9 @@ from typing import Any, NoReturn
 import pytest
 from airflow.providers.common.compat.sdk import BaseHook, redact
 
-from airflow_provider_aisa.core.client import AisaClient
-from airflow_provider_aisa.core.pacing import pacer_for
-from airflow_provider_aisa.core.settings import Settings
+from airflow_provider_aisa.core.gateway.client import AisaClient
+from airflow_provider_aisa.core.gateway.pacing import pacer_for
+from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
 from airflow_provider_aisa.exceptions import InvalidConnection, InvalidRequest, ModelNotRouted, OutcomeUnknown
 from airflow_provider_aisa.hooks.aisa import AisaHook
 from airflow_provider_aisa.sandbox import Fault, Sandbox
@@ -20,7 +20,7 @@ from tools.ports import find_free_ports
 
 KEY = "sk-aisa-hook-secret-0001"
 
-Read = Callable[[AisaHook], Settings]
+Read = Callable[[AisaHook], ConnectionSettings]
 
 
 @pytest.fixture(params=["sync", "async"])

@@ -16,7 +16,7 @@ from airflow.providers_manager import ProvidersManager
 from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
 
 from airflow_provider_aisa import operators
-from airflow_provider_aisa.core.settings import Settings, unknown_extras
+from airflow_provider_aisa.core.gateway.settings import ConnectionSettings, unknown_extras
 from airflow_provider_aisa.hooks.aisa import AisaHook
 from airflow_provider_aisa.provider_info import CONNECTION_FIELDS, get_provider_info
 
@@ -114,8 +114,8 @@ def test_the_form_has_exactly_the_extras_that_mean_something() -> None:
 
 def test_what_the_form_sends_untouched_is_what_an_empty_connection_means() -> None:
     extras = {name: field["schema"].get("default") for name, field in CONNECTION_FIELDS.items()}
-    filled = Settings.parse(conn_id="c", host=None, api_key="sk-aisa-1", extras=extras)
-    assert filled == Settings.parse(conn_id="c", host=None, api_key="sk-aisa-1", extras={})
+    filled = ConnectionSettings.parse(conn_id="c", host=None, api_key="sk-aisa-1", extras=extras)
+    assert filled == ConnectionSettings.parse(conn_id="c", host=None, api_key="sk-aisa-1", extras={})
 
 
 @dataclass

@@ -13,7 +13,7 @@ import pytest
 from botocore.client import BaseClient
 
 from airflow_provider_aisa import cut_requests
-from airflow_provider_aisa.core.batch.checkpoint import LEAST
+from airflow_provider_aisa.core.batch.resume import LEAST
 from airflow_provider_aisa.exceptions import (
     AisaError,
     GatewayFailed,

@@ -16,11 +16,11 @@ import pytest
 
 from airflow_provider_aisa import metrics
 from airflow_provider_aisa.core.batch import runner
-from airflow_provider_aisa.core.batch.checkpoint import Settled
-from airflow_provider_aisa.core.client import AisaClient
-from airflow_provider_aisa.core.journal import Attempt, journal_name
-from airflow_provider_aisa.core.keys import Owner
-from airflow_provider_aisa.core.request import ImageRequest
+from airflow_provider_aisa.core.batch.resume import Settled
+from airflow_provider_aisa.core.gateway.client import AisaClient
+from airflow_provider_aisa.core.gateway.request import ImageRequest
+from airflow_provider_aisa.core.journal.entry import Buyer, journal_name
+from airflow_provider_aisa.core.layout import Owner
 from airflow_provider_aisa.exceptions import ItemsFailed, QuotaExceeded
 from airflow_provider_aisa.sandbox import Fault
 from tests.operators.conftest import SMALL
@@ -160,7 +160,7 @@ def test_the_xcom_stays_small_at_any_number_of_items(desk: Desk) -> None:
         fingerprint = ImageRequest.parse(prompt=request["prompt"], size=SMALL).fingerprint()
         name = journal_name(owner, fingerprint, None, request["id"])
         etag = hashlib.md5(body, usedforsecurity=False).hexdigest()
-        settled.append(Settled(name, etag, fingerprint, Attempt(owner, 2), {**line, "id": request["id"]}))
+        settled.append(Settled(name, etag, fingerprint, Buyer(owner, 2), {**line, "id": request["id"]}))
 
     def put(item: Settled) -> None:
         desk.s3.put_object(Bucket=desk.bucket, Key=f"{folder}items/{item.journal}", Body=body)

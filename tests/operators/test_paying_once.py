@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from airflow_provider_aisa.core.client import AisaClient
+from airflow_provider_aisa.core.gateway.client import AisaClient
 from airflow_provider_aisa.exceptions import (
     AisaError,
     AlreadyGenerated,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from airflow_provider_aisa.core.storage import (
+from airflow_provider_aisa.core.s3 import (
     Bucket,
     ConditionConflict,
     ConditionFailed,

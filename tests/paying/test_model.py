@@ -21,14 +21,14 @@ import httpx
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_aisa.core.client import AisaClient
-from airflow_provider_aisa.core.fetch import FetchedImage, Fetcher
-from airflow_provider_aisa.core.image import ImageInfo
+from airflow_provider_aisa.core.gateway.client import AisaClient
+from airflow_provider_aisa.core.gateway.request import ImageRequest
+from airflow_provider_aisa.core.generate import GenerationResult, Pipeline
+from airflow_provider_aisa.core.images.download import FetchedImage, Fetcher
+from airflow_provider_aisa.core.images.inspect import ImageInfo
 from airflow_provider_aisa.core.job import Job
-from airflow_provider_aisa.core.journal import Attempt, Entry, Policy, State
-from airflow_provider_aisa.core.keys import Owner, Target
-from airflow_provider_aisa.core.pipeline import GenerationResult, Pipeline
-from airflow_provider_aisa.core.request import ImageRequest
+from airflow_provider_aisa.core.journal.entry import Buyer, Entry, EntryState, Policy
+from airflow_provider_aisa.core.layout import Owner, Target
 from airflow_provider_aisa.exceptions import OutcomeUnknown
 from tests.paying.memory import Memory, MemoryBucket
 from tests.support import make_pacer, make_settings
@@ -114,7 +114,7 @@ class Actor:
         job = Job(
             ImageRequest.parse(prompt="p", n=IMAGES),
             Target("memory", "i/{index}.{ext}"),
-            Attempt(Owner("d", "r", "t"), 3),
+            Buyer(Owner("d", "r", "t"), 3),
             policy=self._policy,
         )
         gateway_settings = make_settings(timeout=TIMEOUT, max_retries=0)
@@ -207,7 +207,7 @@ def test_two_copies_and_any_crashes_lose_nothing_and_admit_every_second_payment(
     assert results[0].images == results[1].images
     assert len(results[0].images) == IMAGES
     entry = journal_of(world)
-    assert entry.state is State.STORED
+    assert entry.state is EntryState.STORED
     assert "https://" not in entry.to_json().decode()
     assert set(world.memory.images) == {"i/0.png", "i/1.png"}
     assert world.most_in_flight <= 1

@@ -47,7 +47,7 @@ class Api:
         return [entry["url"] for entry in response.json()["data"]]
 
     def control(self, method: str, name: str, **options: Any) -> httpx.Response:
-        """Call a control endpoint, without a key."""
+        """GatewayCall a control endpoint, without a key."""
         url = self.sandbox.base_url.removesuffix("/v1") + f"/_sandbox/{name}"
         return self.cdn.request(method, url, **options)
 

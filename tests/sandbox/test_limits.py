@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from airflow_provider_aisa.sandbox import Fault
 from airflow_provider_aisa.sandbox.limits import Limiter
-from airflow_provider_aisa.sandbox.settings import Settings
+from airflow_provider_aisa.sandbox.settings import SandboxSettings
 from tests.sandbox.conftest import Api, error
 
 RATE = "X-RateLimit-{}-Requests"
@@ -21,7 +21,7 @@ class Clock:
         return self.now
 
 
-def headers(limiter: Limiter, settings: Settings) -> tuple[int, int, int]:
+def headers(limiter: Limiter, settings: SandboxSettings) -> tuple[int, int, int]:
     values = limiter.headers(settings)
     return (
         int(values[RATE.format("Limit")]),
@@ -31,7 +31,7 @@ def headers(limiter: Limiter, settings: Settings) -> tuple[int, int, int]:
 
 
 def test_a_window_admits_exactly_its_limit_and_opens_again_at_its_reset() -> None:
-    clock, settings = Clock(), Settings(requests_per_minute=2)
+    clock, settings = Clock(), SandboxSettings(requests_per_minute=2)
     limiter = Limiter(clock)
     assert [limiter.enter(settings) for _ in range(4)] == [None, None, 60, 60]
     assert headers(limiter, settings) == (2, 0, 1061)
@@ -45,7 +45,7 @@ def test_a_window_admits_exactly_its_limit_and_opens_again_at_its_reset() -> Non
 
 
 def test_whoever_waits_for_reset_or_retry_after_is_admitted() -> None:
-    clock, settings = Clock(), Settings(requests_per_minute=1, rate_window=0.5)
+    clock, settings = Clock(), SandboxSettings(requests_per_minute=1, rate_window=0.5)
     limiter = Limiter(clock)
     for _ in range(5):
         assert limiter.enter(settings) is None
@@ -55,7 +55,7 @@ def test_whoever_waits_for_reset_or_retry_after_is_admitted() -> None:
 
 
 def test_a_refused_request_uses_up_nothing() -> None:
-    settings = Settings(requests_per_minute=3, max_in_flight=1)
+    settings = SandboxSettings(requests_per_minute=3, max_in_flight=1)
     limiter = Limiter(Clock())
     assert [limiter.enter(settings) for _ in range(3)] == [None, 1, 1]
     assert headers(limiter, settings)[1] == 2
@@ -66,14 +66,14 @@ def test_a_refused_request_uses_up_nothing() -> None:
 
 def test_a_new_limit_opens_a_new_window() -> None:
     limiter = Limiter(Clock())
-    assert [limiter.enter(Settings()) for _ in range(5)] == [None] * 5
-    assert limiter.enter(Settings(requests_per_minute=1)) is None
+    assert [limiter.enter(SandboxSettings()) for _ in range(5)] == [None] * 5
+    assert limiter.enter(SandboxSettings(requests_per_minute=1)) is None
 
 
 def test_off_means_a_large_limit() -> None:
     limiter = Limiter(Clock())
-    limiter.enter(Settings())
-    limit, remaining, _ = headers(limiter, Settings())
+    limiter.enter(SandboxSettings())
+    limit, remaining, _ = headers(limiter, SandboxSettings())
     assert (limit, remaining) == (1_000_000, 999_999)
 
 

@@ -13,10 +13,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.job import Job
-from airflow_provider_aisa.core.journal import Attempt
-from airflow_provider_aisa.core.keys import Owner, Target
-from airflow_provider_aisa.core.request import ImageRequest
+from airflow_provider_aisa.core.journal.entry import Buyer
+from airflow_provider_aisa.core.layout import Owner, Target
 from airflow_provider_aisa.triggers.seedream import SeedreamTrigger
 from tests.triggers.run_trigger import first_event, load_trigger
 
@@ -45,7 +45,7 @@ def serialized(bucket: str, *, map_index: int = -1, n: int = 1) -> tuple[str, di
     job = Job(
         ImageRequest.parse(prompt="a red panda", size="2048x2048", n=n, model="seedream-4-5-251128"),
         Target.parse(None, bucket, default_folder=owner.path()),
-        Attempt(owner),
+        Buyer(owner),
         price_usd=Decimal("0.040"),
     )
     trigger = SeedreamTrigger(job=job.to_dict(), aisa_conn_id="aisa_default", aws_conn_id="aws_default")

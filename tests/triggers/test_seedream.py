@@ -108,7 +108,7 @@ def test_a_trigger_that_starts_again_pays_nothing(desk: Desk) -> None:
 
 
 def test_two_copies_of_a_trigger_send_one_post(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_aisa.core.pipeline.POLL", 0.05)
+    monkeypatch.setattr("airflow_provider_aisa.core.generate.POLL", 0.05)
     desk.gateway.latency = 0.5
     _, trigger = defer(n=2)
 

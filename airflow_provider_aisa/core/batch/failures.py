@@ -6,7 +6,7 @@ import logging
 from typing import Final
 
 from airflow_provider_aisa.core.batch.manifest import error_text
-from airflow_provider_aisa.core.batch.order import BatchOrder
+from airflow_provider_aisa.core.batch.spec import BatchOrder
 from airflow_provider_aisa.core.batch.tally import Tally
 from airflow_provider_aisa.exceptions import (
     AisaError,

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from airflow_provider_aisa.core.keys import Target
-from airflow_provider_aisa.core.request import ImageRequest
+from airflow_provider_aisa.core.gateway.request import ImageRequest
+from airflow_provider_aisa.core.layout import Target
 from airflow_provider_aisa.exceptions import InvalidRequest
 
 FIELDS: Final = ("prompt", "id", "size", "n", "model", "s3_key")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeGuard
 
-from airflow_provider_aisa.core.pipeline import GenerationResult, Pipeline
+from airflow_provider_aisa.core.generate import GenerationResult, Pipeline
 from airflow_provider_aisa.exceptions import AisaError, ContentRefused
 
 STORED: Final = "stored"

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from airflow_provider_aisa.core.batch.items import BatchItem
-from airflow_provider_aisa.core.keys import SUFFIXES, Target
-from airflow_provider_aisa.core.request import ImageRequest
+from airflow_provider_aisa.core.gateway.request import ImageRequest
+from airflow_provider_aisa.core.layout import SUFFIXES, Target
 from airflow_provider_aisa.exceptions import InvalidRequest
 
 _PAGE: Final = 100

@@ -18,7 +18,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, cast
 
-from airflow_provider_aisa.core.batch.checkpoint import Checkpoint, Settled
 from airflow_provider_aisa.core.batch.failures import Failures
 from airflow_provider_aisa.core.batch.manifest import (
     Line,
@@ -27,19 +26,20 @@ from airflow_provider_aisa.core.batch.manifest import (
     stored_line,
     write_manifest,
 )
-from airflow_provider_aisa.core.batch.order import BatchOrder
 from airflow_provider_aisa.core.batch.plan import Plan, PlannedItem
+from airflow_provider_aisa.core.batch.resume import Checkpoint, Settled
+from airflow_provider_aisa.core.batch.spec import BatchOrder
 from airflow_provider_aisa.core.batch.spent import spent_on
 from airflow_provider_aisa.core.batch.tally import Speedometer, Tally
 from airflow_provider_aisa.core.budget import Budget, SpendingStopped
-from airflow_provider_aisa.core.client import AisaClient
-from airflow_provider_aisa.core.fetch import Fetcher, open_fetcher
-from airflow_provider_aisa.core.ledger import Ledger
+from airflow_provider_aisa.core.gateway.client import AisaClient
+from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
+from airflow_provider_aisa.core.generate import GenerationResult, Pipeline
+from airflow_provider_aisa.core.images.download import Fetcher, open_fetcher
+from airflow_provider_aisa.core.images.transfer import Lanes
+from airflow_provider_aisa.core.journal.store import Journal
 from airflow_provider_aisa.core.logs import quietly
-from airflow_provider_aisa.core.pipeline import GenerationResult, Pipeline
-from airflow_provider_aisa.core.settings import Settings
-from airflow_provider_aisa.core.storage import Bucket
-from airflow_provider_aisa.core.transfer import Lanes
+from airflow_provider_aisa.core.s3 import Bucket
 from airflow_provider_aisa.exceptions import AisaError, OutcomeUnknown, OverBudget, StorageFailed
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,13 @@ Report = Callable[[Tally], None]
 
 
 async def run_batch(
-    order: BatchOrder, plan: Plan, *, settings: Settings, bucket: Bucket, folder: Path, report: Report
+    order: BatchOrder,
+    plan: Plan,
+    *,
+    settings: ConnectionSettings,
+    bucket: Bucket,
+    folder: Path,
+    report: Report,
 ) -> dict[str, Any]:
     """Do what is left to be done of all items, with clients of its own. Raises as :meth:`Batch.run`.
 
@@ -141,7 +147,7 @@ class Batch:
         """Find out what earlier attempts have done, and that the rest may be written and paid for."""
         self._checkpoint.restore(self._plan, settle=self._restore)
         described = {"batch": asdict(self._order.attempt.owner), "items": self._plan.total}
-        ledger = Ledger(self._bucket, f"{self._order.folder}batch.json")
+        ledger = Journal(self._bucket, f"{self._order.folder}batch.json")
         # A store whose conditions are worthless could have claims that the listing did not show.
         self._trusts_listing = ledger.prove(json.dumps(described, indent=1).encode())
         if self._order.max_cost_usd is not None:

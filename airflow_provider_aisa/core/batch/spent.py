@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from airflow_provider_aisa.core.batch.order import BatchOrder
 from airflow_provider_aisa.core.batch.plan import PlannedItem
-from airflow_provider_aisa.core.journal import Action, Entry, State, next_step
-from airflow_provider_aisa.core.ledger import Ledger
-from airflow_provider_aisa.core.storage import Bucket
+from airflow_provider_aisa.core.batch.spec import BatchOrder
+from airflow_provider_aisa.core.journal.entry import Action, Entry, EntryState, next_step
+from airflow_provider_aisa.core.journal.store import Journal
+from airflow_provider_aisa.core.s3 import Bucket
 from airflow_provider_aisa.exceptions import AisaError, JournalUnreadable
 
 
@@ -21,7 +21,7 @@ def spent_on(item: PlannedItem, order: BatchOrder, bucket: Bucket) -> tuple[Deci
     """
     if not item.has_entry:
         return Decimal(0), True
-    ledger = Ledger(bucket, order.job(item).journal_key)
+    ledger = Journal(bucket, order.job(item).journal_key)
     try:
         found = ledger.load()
     except JournalUnreadable:
@@ -39,7 +39,7 @@ def spent_on(item: PlannedItem, order: BatchOrder, bucket: Bucket) -> tuple[Deci
         )
     except AisaError:
         return _spent(found.entry, item, order), False  # So does this.
-    if step.action is Action.BUY and found.entry.state is not State.CLAIMED:
+    if step.action is Action.BUY and found.entry.state is not EntryState.CLAIMED:
         return Decimal(0), True  # A person asks for new images, which opens a new account.
     return _spent(found.entry, item, order), step.action is Action.BUY
 

@@ -1,0 +1,77 @@
+"""What a file is, said by its bytes: never by its URL, its name or a server's content type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import imagesize
+
+from airflow_provider_aisa.core.layout import SUFFIXES
+from airflow_provider_aisa.exceptions import ImageUnusable
+
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
+_PNG_END: Final = b"\x00\x00\x00\x00IEND\xaeB`\x82"
+_JPEG_END: Final = b"\xff\xd9"
+_TAIL: Final = 4096  # bytes; some encoders pad behind the end marker
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """What an image's header says. Width and height are in pixels, as stored (before any EXIF rotation)."""
+
+    content_type: str
+    width: int
+    height: int
+
+    @property
+    def ext(self) -> str:
+        """The ending of a new file, without the dot."""
+        return SUFFIXES[self.content_type][0][1:]
+
+
+def inspect(path: Path) -> ImageInfo:
+    """Read a file's type and size; raise ImageUnusable unless it is a complete PNG, JPEG or WebP."""
+    with path.open("rb") as file:
+        head = file.read(16)
+        kind = _kind(head)
+        if kind is None:
+            msg = f"the link holds no PNG, JPEG or WebP; it begins with {_printable(head)}"
+            raise ImageUnusable(msg)
+        if not _is_complete(file, kind, head):
+            msg = f"the {kind.upper()} is cut short after {path.stat().st_size:,} bytes"
+            raise ImageUnusable(msg)
+    width, height = _size(path)
+    if width < 1 or height < 1:
+        msg = f"the header of the {kind.upper()} gives no width and height"
+        raise ImageUnusable(msg)
+    return ImageInfo(f"image/{kind}", width, height)
+
+
+def _kind(head: bytes) -> str | None:
+    if head.startswith(_PNG):
+        return "png"
+    if head.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "webp"
+    return None
+
+
+def _is_complete(file: BinaryIO, kind: str, head: bytes) -> bool:
+    length = file.seek(0, 2)
+    if kind == "webp":
+        return length >= int.from_bytes(head[4:8], "little") + 8
+    file.seek(max(0, length - _TAIL))
+    return (_PNG_END if kind == "png" else _JPEG_END) in file.read()
+
+
+def _size(path: Path) -> tuple[int, int]:
+    # -1 for what it cannot read: it lets no exception out.
+    width, height = imagesize.get(path, exif_rotation=False)
+    return int(width), int(height)
+
+
+def _printable(head: bytes) -> str:
+    return "nothing" if not head else repr(head[:12])

@@ -1,0 +1,158 @@
+"""The client over real connections, against the sandbox: what was billed is counted there."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from airflow_provider_aisa.core.gateway.client import AisaClient
+from airflow_provider_aisa.core.gateway.request import ImageRequest
+from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
+from airflow_provider_aisa.exceptions import (
+    AisaError,
+    GatewayFailed,
+    InvalidConnection,
+    KeyRefused,
+    OutcomeUnknown,
+    RateLimited,
+)
+from airflow_provider_aisa.sandbox import Fault, FaultKind, Sandbox
+from tests.core.faces import Face
+from tests.support import Clock, make_pacer, make_settings, sandbox_settings
+from tools.ports import find_free_ports
+
+
+def client(settings: ConnectionSettings, **options: Any) -> AisaClient:
+    clock = Clock()
+    values: dict[str, Any] = {"pacer": make_pacer(clock), "sleep": clock.sleep, "asleep": clock.asleep}
+    return AisaClient(settings, **values | options)
+
+
+def failure(face: Face, sandbox: Sandbox, *faults: Fault, n: int = 2, **settings: Any) -> AisaError:
+    sandbox.inject(*faults)
+    with pytest.raises(AisaError) as caught:
+        face.generate(client(sandbox_settings(sandbox, **settings)), n=n)
+    return caught.value
+
+
+def test_a_generation_is_one_request_billed_once(face: Face, aisa_sandbox: Sandbox) -> None:
+    response = face.generate(client(sandbox_settings(aisa_sandbox)), n=2)
+    assert len(response.available) == response.billed == aisa_sandbox.billed == 2
+    (request,) = aisa_sandbox.requests
+    assert response.request_id == request.request_id
+    assert aisa_sandbox.cdn_requests == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "billed"),
+    [
+        (Fault("hang"), 0),
+        (Fault("hang", billed=True), 2),
+        (Fault("cut_before_billing"), 0),
+        (Fault("cut_after_billing"), 2),
+        (Fault("cut_mid_body"), 2),
+        (Fault("broken_json"), 2),
+        (Fault("html_ok"), 2),
+    ],
+    ids=lambda value: f"{value.kind}-{value.billed}" if isinstance(value, Fault) else str(value),
+)
+def test_after_a_lost_response_no_second_request_is_sent(
+    face: Face, aisa_sandbox: Sandbox, fault: Fault, billed: int
+) -> None:
+    error = failure(face, aisa_sandbox, fault, timeout=0.3 if fault.kind == "hang" else 30)
+    assert type(error) is OutcomeUnknown
+    assert "billed" in str(error)
+    assert aisa_sandbox.billed == billed
+    assert len(aisa_sandbox.requests) == 1
+
+
+@pytest.mark.parametrize("kind", ["server_error", "bad_gateway", "unavailable", "html_error", "rate_limited"])
+def test_what_fails_twice_and_then_works_is_billed_once(
+    face: Face, aisa_sandbox: Sandbox, kind: FaultKind
+) -> None:
+    aisa_sandbox.inject(Fault(kind, times=2))
+    response = face.generate(client(sandbox_settings(aisa_sandbox)), n=1)
+    assert response.billed == aisa_sandbox.billed == 1
+    assert len(aisa_sandbox.requests) == 3
+
+
+def test_an_html_page_of_a_proxy_is_described_when_it_does_not_go_away(
+    face: Face, aisa_sandbox: Sandbox
+) -> None:
+    error = failure(face, aisa_sandbox, Fault("html_error", times=9), max_retries=1)
+    assert type(error) is GatewayFailed
+    assert "502: an HTML page titled 'Bad gateway'" in str(error)
+    assert (aisa_sandbox.billed, len(aisa_sandbox.requests)) == (0, 2)
+
+
+def test_a_redirect_is_not_followed_and_the_other_origin_never_sees_the_key(
+    face: Face, aisa_sandbox: Sandbox
+) -> None:
+    error = failure(face, aisa_sandbox, Fault("redirect"))
+    assert type(error) is InvalidConnection
+    assert "a redirect to 127.0.0.1" in str(error)
+    assert (aisa_sandbox.billed, len(aisa_sandbox.requests)) == (0, 1)
+    assert aisa_sandbox.cdn_requests == []
+
+
+def test_a_long_retry_after_is_raised_and_holds_the_next_call_without_a_request(
+    face: Face, aisa_sandbox: Sandbox
+) -> None:
+    aisa_sandbox.inject(Fault("rate_limited", retry_after=120))
+    clock = Clock()
+    settings, pacer = sandbox_settings(aisa_sandbox), make_pacer(clock)
+    for _ in range(2):
+        with pytest.raises(RateLimited) as caught:
+            face.generate(client(settings, pacer=pacer))
+        assert caught.value.retry_after == 120
+    assert len(aisa_sandbox.requests) == 1
+
+
+def test_a_wrong_key_is_refused_once_and_costs_nothing(face: Face, aisa_sandbox: Sandbox) -> None:
+    error = failure(face, aisa_sandbox, api_key="sk-aisa-wrong")
+    assert type(error) is KeyRefused
+    assert (error.status, error.code) == (401, "invalid_api_key")
+    assert error.request_id == aisa_sandbox.requests[0].request_id
+    assert (aisa_sandbox.billed, len(aisa_sandbox.requests)) == (0, 1)
+
+
+def test_a_gateway_that_is_not_there_was_sent_nothing(face: Face) -> None:
+    (port,) = find_free_ports(1)
+    clock = Clock()
+    nobody = client(
+        make_settings(base_url=f"http://127.0.0.1:{port}/v1", max_retries=2),
+        sleep=clock.sleep,
+        asleep=clock.asleep,
+    )
+    with pytest.raises(GatewayFailed, match="nothing was sent"):
+        face.generate(nobody)
+    assert len(clock.slept) == 2
+
+
+def test_the_models_are_listed_for_free(face: Face, aisa_sandbox: Sandbox) -> None:
+    assert "seedream-4-5-251128" in face.list_models(client(sandbox_settings(aisa_sandbox)))
+    assert aisa_sandbox.billed == 0
+
+
+def test_a_model_list_that_hangs_is_asked_for_again(face: Face, aisa_sandbox: Sandbox) -> None:
+    """A GET may be repeated: nothing is billed by it."""
+    aisa_sandbox.inject(Fault("hang", path="/v1/models"))
+    face.list_models(client(sandbox_settings(aisa_sandbox, timeout=0.3)))
+    assert len(aisa_sandbox.requests) == 2
+
+
+def test_no_more_requests_are_in_flight_than_the_connection_allows(aisa_sandbox: Sandbox) -> None:
+    aisa_sandbox.change(latency=0.02, max_in_flight=2)
+    settings = sandbox_settings(aisa_sandbox, max_concurrency=2)
+    pacer = make_pacer(concurrency=2)
+    request = ImageRequest.parse(prompt="a red panda")
+
+    async def generate_all() -> None:
+        async with client(settings, pacer=pacer) as shared:
+            await asyncio.gather(*(shared.agenerate(request) for _ in range(8)))
+
+    asyncio.run(generate_all())
+    assert aisa_sandbox.max_in_flight_seen == 2
+    assert [request.status for request in aisa_sandbox.requests] == [200] * 8

@@ -1,0 +1,422 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_aisa.core.gateway.response import (
+    GeneratedImage,
+    GenerationResponse,
+    read_code,
+    read_error,
+    read_generation,
+    read_retry_after,
+)
+from airflow_provider_aisa.exceptions import (
+    AisaError,
+    ContentRefused,
+    GatewayFailed,
+    InvalidConnection,
+    InvalidRequest,
+    KeyRefused,
+    ModelNotRouted,
+    OutcomeUnknown,
+    QuotaExceeded,
+    RateLimited,
+)
+
+KEY = "sk-aisa-very-secret-1234"
+HTML = "<!DOCTYPE html><html><head><title>\n 502 Bad\tgateway </title></head><body>nginx</body></html>"
+EXAMPLE = {  # the response of the documentation
+    "model": "seedream-4-5-251128",
+    "created": 1776495432,
+    "data": [{"url": "https://cdn.example/0.jpeg?signature=1", "size": "2048x2048"}],
+    "usage": {"generated_images": 1, "output_tokens": 16384, "total_tokens": 16384},
+}
+
+
+def error(status: int, code: str | None = None, message: str = "words", **headers: str) -> AisaError:
+    body = {"error": {"type": "t", "code": code, "message": message, "request_id": "req_1"}}
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return read_error(httpx.Response(status, json=body, headers=named), api_key=KEY)
+
+
+def raw_error(status: int, content: str = "", **headers: str) -> AisaError:
+    return read_error(httpx.Response(status, text=content, headers=headers), api_key=KEY)
+
+
+@pytest.mark.parametrize(
+    ("status", "codes", "kind", "step"),
+    [
+        (
+            400,
+            ["invalid_request", "missing_parameter", "invalid_parameter_type", "json_parse_error"],
+            InvalidRequest,
+            "Mend the request",
+        ),
+        (400, ["InvalidParameter", None], InvalidRequest, "Mend the request"),
+        (401, ["missing_api_key", "invalid_api_key", "revoked_api_key", None], KeyRefused, "Check the key"),
+        (
+            403,
+            ["insufficient_permissions", "model_not_allowed", "region_blocked"],
+            KeyRefused,
+            "Check the key",
+        ),
+        (
+            404,
+            ["unknown_model", "resource_not_found", "unknown_endpoint"],
+            InvalidRequest,
+            "Mend the request",
+        ),
+        (404, ["openai_error"], ModelNotRouted, "another route"),
+        (400, ["openai_error"], InvalidRequest, "Mend the request"),
+        (405, ["method_not_allowed"], InvalidRequest, "Mend the request"),
+        (413, [None], InvalidRequest, "Mend the request"),
+        (422, ["unsupported_parameter"], InvalidRequest, "Mend the request"),
+        (422, ["content_policy_violation"], ContentRefused, "Change the prompt"),
+        (429, ["rate_limit_exceeded", "upstream_rate_limit", None], RateLimited, "Lower max_concurrency"),
+        (429, ["quota_exceeded"], QuotaExceeded, "Raise the key's spend cap"),
+        (500, ["internal_error", None], GatewayFailed, "try again later"),
+        (502, ["upstream_unavailable", "gateway_error"], GatewayFailed, "try again later"),
+        (503, ["upstream_unavailable"], GatewayFailed, "try again later"),
+        (504, ["upstream_timeout"], GatewayFailed, "try again later"),
+        (599, [None], GatewayFailed, "try again later"),
+    ],
+)
+def test_each_documented_error_becomes_its_class_with_the_next_step(
+    status: int, codes: list[str | None], kind: type[AisaError], step: str
+) -> None:
+    for code in codes:
+        found = error(status, code, "the gateway's words")
+        assert type(found) is kind
+        assert (found.status, found.code, found.request_id) == (status, code, "req_1")
+        start = f"AIsa answered {status}{f' {code}' if code else ''}: the gateway's words (request req_1). "
+        assert str(found).startswith(start)
+        assert step in str(found).removeprefix(start)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "retryable"),
+    [
+        (429, "rate_limit_exceeded", True),
+        (429, "upstream_rate_limit", True),
+        (429, "quota_exceeded", False),
+        (500, None, True),
+        (503, "gateway_error", True),
+        (400, "invalid_request", False),
+        (401, "invalid_api_key", False),
+        (403, "model_not_allowed", False),
+        (404, "openai_error", False),
+        (422, "content_policy_violation", False),
+    ],
+)
+def test_only_what_waiting_can_mend_is_retryable(status: int, code: str | None, retryable: bool) -> None:
+    assert error(status, code).retryable is retryable
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("7", 7.0), ("0", 0.0), ("1.5", 1.5), (" 7 ", 7.0), ("999999999", 999_999_999.0)],
+)
+def test_retry_after_in_seconds_is_read(value: str, seconds: float) -> None:
+    assert error(429, "rate_limit_exceeded", Retry_After=value).retry_after == seconds
+
+
+@pytest.mark.parametrize(
+    "value", ["", "soon", "-1", "1e3", "٣", "inf", "nan", "Wed, 99 Foo 2026 00:00:00 GMT", "1" * 99]
+)
+def test_a_retry_after_that_makes_no_sense_is_ignored(value: str) -> None:
+    headers = [(b"retry-after", value.encode())]
+    assert read_retry_after(httpx.Response(429, headers=headers)) is None
+
+
+def test_retry_after_as_a_date_is_read_as_the_time_until_then() -> None:
+    date = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+    seconds = read_retry_after(httpx.Response(429, headers={"Retry-After": date}))
+    assert seconds is not None
+    assert 3_000 < seconds <= 3_600
+
+
+@pytest.mark.parametrize("date", ["Wed, 01 Jan 2020 00:00:00 GMT", "Wed, 01 Jan 2020 00:00:00 -0000"])
+def test_a_retry_after_in_the_past_means_now(date: str) -> None:
+    assert read_retry_after(httpx.Response(429, headers={"Retry-After": date})) == 0.0
+
+
+@given(st.text(alphabet=st.characters(max_codepoint=255, exclude_characters="\r\n\0"), max_size=40))
+def test_no_retry_after_is_more_than_a_value_that_is_ignored(value: str) -> None:
+    response = httpx.Response(429, headers=[(b"retry-after", value.encode("latin-1"))])
+    assert (read_retry_after(response) or 0.0) >= 0.0
+
+
+@pytest.mark.parametrize("zone", ["+9999", "+999999999999", "-99999999", "+00000000000000000000000000000001"])
+def test_a_date_with_an_absurd_zone_is_ignored_or_now(zone: str) -> None:
+    response = httpx.Response(429, headers={"Retry-After": f"Wed, 01 Jan 2020 00:00:00 {zone}"})
+    assert not read_retry_after(response)
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "said"),
+    [
+        (HTML, {"content-type": "text/html"}, "an HTML page titled '502 Bad gateway'"),
+        ("", {"content-type": "text/html"}, "an empty body"),
+        (
+            "oops",
+            {"content-type": "text/plain; charset=x"},
+            "4 bytes of text/plain that are not the expected JSON",
+        ),
+        (
+            "{",
+            {"content-type": "application/json"},
+            "1 bytes of application/json that are not the expected JSON",
+        ),
+        ("[1]", {"content-type": "application/json"}, "3 bytes of application/json"),
+        ('{"error": "x"}', {"content-type": "application/json"}, "14 bytes of application/json"),
+        ('{"error": {}}', {"content-type": ""}, "13 bytes of no content type"),
+        ("[" * 100_000, {"content-type": "application/json"}, "100000 bytes of application/json"),
+    ],
+)
+def test_an_answer_that_is_no_documented_error_is_described(
+    content: str, headers: dict[str, str], said: str
+) -> None:
+    found = raw_error(502, content, **headers)
+    assert type(found) is GatewayFailed
+    assert str(found).startswith(f"AIsa answered 502: {said}")
+    assert (found.code, found.request_id) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("location", "where"),
+    [
+        ("https://elsewhere.example/v1?token=1", "elsewhere.example"),
+        ("https://user:pass@elsewhere.example/", "elsewhere.example"),
+        ("/login", "nowhere"),
+        ("", "nowhere"),
+        ("http://[", "something that is no URL"),
+    ],
+)
+def test_a_redirect_is_a_wrong_connection_and_says_where_it_points(location: str, where: str) -> None:
+    found = raw_error(307, location=location)
+    assert type(found) is InvalidConnection
+    assert f"a redirect to {where}. Check the host of the connection." in str(found)
+    assert "token" not in str(found)
+    assert "pass" not in str(found)
+
+
+def test_a_redirect_without_location_points_nowhere() -> None:
+    assert "a redirect to nowhere" in str(raw_error(301))
+
+
+def test_the_request_id_of_the_header_is_used_when_the_body_has_none() -> None:
+    found = read_error(httpx.Response(500, headers={"x-request-id": "req_9"}), api_key=KEY)
+    assert found.request_id == "req_9"
+    assert "(request req_9)" in str(found)
+
+
+@pytest.mark.parametrize("where", ["message", "code", "request_id", "header", "title", "location", "type"])
+def test_an_error_never_holds_the_key_wherever_the_gateway_echoes_it(where: str) -> None:
+    detail = {name: f"got {KEY}." if name == where else "x" for name in ("message", "code", "request_id")}
+    response = httpx.Response(401, json={"error": detail})
+    if where == "header":
+        response = httpx.Response(401, headers={"x-request-id": KEY})
+    if where == "title":
+        response = httpx.Response(401, html=f"<title>{KEY}</title>")
+    if where == "location":
+        response = httpx.Response(302, headers={"location": f"https://{KEY}.example"})
+    if where == "type":
+        response = httpx.Response(401, text="x", headers={"content-type": KEY})
+    found = read_error(response, api_key=KEY)
+    shown = f"{found} {found.code} {found.request_id} {found.args}"
+    assert "secret" not in shown
+    assert "***" in shown
+
+
+def test_whatever_looks_like_a_key_is_hidden_also_when_it_is_another_one() -> None:
+    found = str(error(401, message="key sk-aisa-0123_x and sk-proj-abcdef, not risk-free or sk-1"))
+    assert "key sk-*** and sk-***, not risk-free or sk-1" in found
+
+
+def test_a_key_of_any_form_is_hidden() -> None:
+    response = httpx.Response(401, json={"error": {"message": "bad key Zebra+42!"}})
+    assert "Zebra" not in str(read_error(response, api_key="Zebra+42!"))
+
+
+def test_a_strangers_text_becomes_one_short_line() -> None:
+    found = str(error(500, message="a\n\r\tb  c " + "x" * 10_000))
+    assert "\n" not in found
+    assert "a b c xxx" in found
+    assert len(found) < 700
+
+
+def generation(body: object, **headers: str) -> GenerationResponse:
+    return read_generation(httpx.Response(200, json=body, headers=headers), model="asked")
+
+
+def test_the_documented_response_is_read_with_its_usage_verbatim() -> None:
+    response = generation(EXAMPLE)
+    assert (response.model, response.created) == ("seedream-4-5-251128", 1776495432)
+    assert response.images == (GeneratedImage(0, url="https://cdn.example/0.jpeg?signature=1"),)
+    assert response.available == response.images
+    assert response.refused == ()
+    assert response.usage == EXAMPLE["usage"]
+    assert response.request_id is None
+
+
+def test_usage_is_the_gateways_own_whatever_it_holds() -> None:
+    usage = {"generated_images": "many", "new_field": {"a": [1.5, None]}}
+    assert generation({**EXAMPLE, "usage": usage}).usage == usage
+
+
+@pytest.mark.parametrize("usage", [None, [], "x", 1])
+def test_usage_that_is_no_object_becomes_empty(usage: object) -> None:
+    assert generation({**EXAMPLE, "usage": usage}).usage == {}
+
+
+def test_a_response_without_model_created_and_usage_has_the_model_that_was_asked() -> None:
+    response = generation({"data": []})
+    assert (response.model, response.created, response.usage, response.images) == ("asked", None, {}, ())
+
+
+def test_values_of_the_wrong_type_are_left_out() -> None:
+    response = generation({**EXAMPLE, "model": 5, "created": "yesterday"})
+    assert (response.model, response.created) == ("asked", None)
+
+
+def test_entries_keep_their_index_and_errors_stand_in_place_of_images() -> None:
+    data = [
+        {"url": "https://cdn.example/0"},
+        {"error": {"code": "OutputImageSensitiveContentDetected", "message": "refused: sk-aisa-12345678"}},
+        {"b64_json": "aGk="},
+        {"url": "", "b64_json": "aGk="},
+    ]
+    response = generation({"data": data})
+    assert [image.index for image in response.available] == [0, 2, 3]
+    assert [image.b64_json for image in response.available] == [None, "aGk=", "aGk="]
+    (refused,) = response.refused
+    assert not refused.is_image
+    assert refused == GeneratedImage(
+        1, error_code="OutputImageSensitiveContentDetected", error_message="refused: sk-***"
+    )
+
+
+@pytest.mark.parametrize(
+    "entry", [{}, None, "https://cdn.example", [], 7, {"url": None}, {"b64_json": ""}, {"error": "x"}]
+)
+def test_an_entry_that_is_neither_is_counted_as_refused(entry: object) -> None:
+    response = generation({"data": [entry]})
+    assert response.available == ()
+    assert response.refused[0].error_code == "empty_entry"
+
+
+def test_an_error_without_code_and_message_says_so() -> None:
+    (refused,) = generation({"data": [{"error": {}}]}).refused
+    assert (refused.error_code, refused.error_message) == ("no code", "no message")
+
+
+@pytest.mark.parametrize(
+    ("body", "header", "found"), [("req_b", "req_h", "req_b"), (None, "req_h", "req_h"), (5, "", "5")]
+)
+def test_the_request_id_is_the_bodys_or_the_headers(body: object, header: str, found: str) -> None:
+    assert generation({**EXAMPLE, "request_id": body}, **{"x-request-id": header}).request_id == found
+
+
+def test_neither_a_link_nor_base64_is_in_the_repr() -> None:
+    """Whoever reads a signed link can fetch the image; reprs end up in logs."""
+    response = generation({"data": [{"url": "https://cdn.example/?sig=1"}, {"b64_json": "aGk="}]})
+    assert "sig=1" not in repr(response)
+    assert "aGk=" not in repr(response)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        HTML.encode(),
+        b"",
+        b"{",
+        json.dumps(EXAMPLE).encode()[:60],
+        b"[]",
+        b"null",
+        b'"x"',
+        b"{}",
+        b'{"data": {}}',
+        b"\xff",
+        b"[" * 100_000,
+    ],
+)
+def test_an_unreadable_success_is_an_unknown_outcome_and_never_a_result(content: bytes) -> None:
+    """A proxy may have replaced the response of a request that was billed."""
+    answer = httpx.Response(200, content=content, headers={"x-request-id": "req_7"})
+    with pytest.raises(OutcomeUnknown, match="may have been billed") as caught:
+        read_generation(answer, model="asked")
+    assert (caught.value.status, caught.value.request_id) == (200, "req_7")
+    assert "(request req_7)" in str(caught.value)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=3,
+)
+known = st.sampled_from(
+    ["model", "created", "data", "usage", "error", "code", "message", "request_id", "url"]
+)
+
+
+@settings(max_examples=50)
+@given(
+    body=json_values
+    | st.dictionaries(
+        known, json_values | st.lists(st.dictionaries(known, json_values, max_size=2), max_size=2), max_size=4
+    )
+)
+def test_any_json_is_a_response_or_one_of_our_errors(body: object) -> None:
+    answer = httpx.Response(200, content=json.dumps(body).encode())
+    try:
+        response = read_generation(answer, model="asked")
+    except OutcomeUnknown:
+        return
+    assert len(response.available) + len(response.refused) == len(response.images)
+
+
+@settings(max_examples=50)
+@given(body=json_values | st.dictionaries(known, json_values, max_size=4), status=st.integers(300, 599))
+def test_any_json_is_an_error_with_its_status(body: object, status: int) -> None:
+    found = read_error(httpx.Response(status, content=json.dumps(body).encode()), api_key=KEY)
+    assert found.status == status
+    assert f"AIsa answered {status}" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("usage", "billed"),
+    [({"generated_images": 5}, 5), ({"generated_images": 0}, 0), ({}, 1), ({"generated_images": "2"}, 1)],
+)
+def test_the_gateways_figure_decides_what_was_billed_and_else_what_it_delivered(
+    usage: dict[str, object], billed: int
+) -> None:
+    assert generation({**EXAMPLE, "usage": usage}).billed == billed
+
+
+def test_a_response_survives_the_journal_and_its_links_are_gone_once_stored() -> None:
+    data = [{"url": "https://cdn.example/0"}, {"error": {"code": "c", "message": "m"}}, {"b64_json": "aGk="}]
+    response = generation({**EXAMPLE, "data": data, "request_id": "req_1"})
+    assert GenerationResponse.from_dict(json.loads(json.dumps(response.to_dict()))) == response
+    stored = GenerationResponse.from_dict(json.loads(json.dumps(response.without_links())))
+    assert stored.images == response.refused
+    assert (stored.usage, stored.request_id, stored.created) == (EXAMPLE["usage"], "req_1", 1776495432)
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"error": {"code": "upstream_timeout"}}, "upstream_timeout"),
+        ({"error": {}}, None),
+        ({"error": 1}, None),
+        ([], None),
+    ],
+)
+def test_a_code_is_read_where_there_is_one(body: object, code: str | None) -> None:
+    assert read_code(httpx.Response(504, json=body)) == code
