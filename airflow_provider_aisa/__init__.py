@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_aisa.version import __version__
 
 if TYPE_CHECKING:
-    from airflow_provider_aisa.chunks import cut_requests
+    from airflow_provider_aisa.chunks import chunk_requests
     from airflow_provider_aisa.hooks.aisa import AisaHook
     from airflow_provider_aisa.operators.batch import SeedreamBatchOperator
     from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
@@ -25,7 +25,7 @@ __all__ = [
     "SeedreamGenerateOperator",
     "SeedreamTrigger",
     "__version__",
-    "cut_requests",
+    "chunk_requests",
 ]
 
 _HOMES = {
@@ -34,7 +34,7 @@ _HOMES = {
     "SeedreamBatchOperator": "operators.batch",
     "SeedreamGenerateOperator": "operators.seedream",
     "SeedreamTrigger": "triggers.seedream",
-    "cut_requests": "chunks",
+    "chunk_requests": "chunks",
 }
 
 

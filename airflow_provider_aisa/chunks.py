@@ -7,21 +7,23 @@ from typing import Any, Final, cast
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_aisa.core.batch.chunks import check_size, cut_file, cut_list
+from airflow_provider_aisa.core.batch.chunks import check_size, chunk_file, chunk_list
 from airflow_provider_aisa.core.batch.source import check_requests
 from airflow_provider_aisa.exceptions import InvalidRequest
 
 _MAX_MAP_LENGTH: Final = 1024  # Airflow's own default
 
 
-def cut_requests(requests: object, *, size: int = 500, aws_conn_id: str | None = "aws_default") -> list[Any]:
+def chunk_requests(
+    requests: object, *, size: int = 500, aws_conn_id: str | None = "aws_default"
+) -> list[Any]:
     """Cut requests into chunks, for a task whose result ``SeedreamBatchOperator`` is mapped over.
 
     ::
 
         @task
         def cut():
-            return cut_requests("s3://my-bucket/catalogue.jsonl")
+            return chunk_requests("s3://my-bucket/catalogue.jsonl")
 
         SeedreamBatchOperator.partial(task_id="generate").expand(requests=cut())
 
@@ -42,9 +44,9 @@ def cut_requests(requests: object, *, size: int = 500, aws_conn_id: str | None =
         from airflow_provider_aisa.hooks.s3 import open_s3
 
         client, _ = open_s3(aws_conn_id)
-        chunks = cut_file(requests, size, client)
+        chunks = chunk_file(requests, size, client)
     else:
-        chunks = cut_list(cast("Iterable[object]", requests), size)
+        chunks = chunk_list(cast("Iterable[object]", requests), size)
     _check_count(len(chunks), size)
     return chunks
 

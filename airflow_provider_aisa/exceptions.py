@@ -16,6 +16,7 @@ AisaError
 ├── ImageUnavailable        try the download again: the images are paid for
 │   ├── ImageLinkExpired    the link is gone, and the image with it
 │   └── ImageUnusable       what came is not an image that may be stored
+├── ImagesLost              restore the stored images, or ask for new ones
 ├── AlreadyGenerated        take the images that exist, or ask for new ones
 ├── JournalUnreadable       look at the journal's object
 └── StorageFailed           fix the bucket, its permissions or the upload's arguments
@@ -24,7 +25,7 @@ AisaError
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 
 class AisaError(Exception):
@@ -35,6 +36,7 @@ class AisaError(Exception):
     :param request_id: the gateway's id of the request: its support asks for it.
     :param retry_after: seconds after which the gateway wants to be asked again.
     :param retryable: whether the same call can succeed later; None for what is usual for the class.
+    :param unknown_outcomes: requests that may have been billed without a response being received.
     """
 
     #: Whether the same call can succeed later without a person changing anything.
@@ -49,6 +51,7 @@ class AisaError(Exception):
         request_id: str | None = None,
         retry_after: float | None = None,
         retryable: bool | None = None,
+        unknown_outcomes: int = 0,
     ) -> None:
         super().__init__(message)
         if retryable is not None:
@@ -57,10 +60,17 @@ class AisaError(Exception):
         self.code = code
         self.request_id = request_id
         self.retry_after = retry_after
+        self.unknown_outcomes = unknown_outcomes
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions with keyword arguments do not survive pickling by themselves.
         return (error_from_dict, (self.to_dict(),))
+
+    def extended(self, more: str, **changes: Any) -> Self:
+        """Return the same error with more to say, and with some details changed."""
+        details = self.to_dict() | changes
+        del details["error"]
+        return type(self)(f"{details.pop('message')} {more}", **details)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON for :func:`error_from_dict`: a trigger's event carries an error to its task."""
@@ -72,6 +82,7 @@ class AisaError(Exception):
             "request_id": self.request_id,
             "retry_after": self.retry_after,
             "retryable": self.retryable,
+            "unknown_outcomes": self.unknown_outcomes,
         }
 
 
@@ -154,6 +165,10 @@ class ImageLinkExpired(ImageUnavailable):
 
 class ImageUnusable(ImageUnavailable):
     """What the link holds is not a complete PNG, JPEG or WebP, or may not be fetched."""
+
+
+class ImagesLost(AisaError):
+    """Images that were stored have been deleted or replaced since: what is at their URIs is not theirs."""
 
 
 class AlreadyGenerated(AisaError):

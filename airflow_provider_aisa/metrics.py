@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from airflow.providers.common.compat.sdk import Stats
 
 if TYPE_CHECKING:
-    from airflow_provider_aisa.core.batch.tally import Tally
+    from airflow_provider_aisa.core.batch.progress import Tally
 
 
 class BatchMetrics:

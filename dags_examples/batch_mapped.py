@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from airflow.sdk import DAG, task
 
-from airflow_provider_aisa import cut_requests
+from airflow_provider_aisa import chunk_requests
 from airflow_provider_aisa.operators.batch import SeedreamBatchOperator
 
 with DAG("batch_mapped", schedule=None, tags=["aisa"]):
 
     @task
     def cut() -> list[str]:
-        return cut_requests("s3://my-images/catalogue/requests.jsonl", size=500)
+        return chunk_requests("s3://my-images/catalogue/requests.jsonl", size=500)
 
     SeedreamBatchOperator.partial(
         task_id="generate",

@@ -7,15 +7,15 @@ import sys
 import pytest
 from mypy_boto3_s3 import S3Client
 
-from airflow_provider_aisa.chunks import cut_requests
+from airflow_provider_aisa.chunks import chunk_requests
 from airflow_provider_aisa.core.batch.source import iter_requests
 from airflow_provider_aisa.exceptions import InvalidRequest
 from tools.seaweedfs import SeaweedFS
 
 
 def test_a_list_becomes_lists() -> None:
-    assert cut_requests(["a", "b", "c"], size=2) == [["a", "b"], ["c"]]
-    assert cut_requests(("a", "b", "c")) == [["a", "b", "c"]]
+    assert chunk_requests(["a", "b", "c"], size=2) == [["a", "b"], ["c"]]
+    assert chunk_requests(("a", "b", "c")) == [["a", "b", "c"]]
 
 
 def test_a_file_becomes_uris_of_its_parts(
@@ -23,7 +23,7 @@ def test_a_file_becomes_uris_of_its_parts(
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_S3_CHUNKS", s3_store.airflow_connection())
     s3_client.put_object(Bucket=bucket, Key="requests.jsonl", Body=b'"a"\n"b"\n"c"\n')
-    chunks = cut_requests(f"s3://{bucket}/requests.jsonl", size=2, aws_conn_id="s3_chunks")
+    chunks = chunk_requests(f"s3://{bucket}/requests.jsonl", size=2, aws_conn_id="s3_chunks")
     assert [[item.value for item in iter_requests(chunk, s3_client)] for chunk in chunks] == [
         ["a", "b"],
         ["c"],
@@ -45,19 +45,19 @@ def test_what_cannot_be_cut_is_refused_before_anything_is_opened(
     requests: object, size: int, message: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=message):
-        cut_requests(requests, size=size, aws_conn_id="no_such_connection")
+        chunk_requests(requests, size=size, aws_conn_id="no_such_connection")
 
 
 def test_as_many_chunks_as_airflow_maps_are_fine_and_one_more_is_refused_with_the_size_that_fits() -> None:
     requests = [str(number) for number in range(2 * 1024 + 1)]
-    assert len(cut_requests(requests[:-1], size=2)) == 1024
+    assert len(chunk_requests(requests[:-1], size=2)) == 1024
     with pytest.raises(InvalidRequest) as caught:
-        cut_requests(requests, size=2)
+        chunk_requests(requests, size=2)
     assert str(caught.value) == (
         "size=2 makes 1,025 chunks, and Airflow maps at most 1,024 ([core] max_map_length). "
         "Next: use size=3, or raise that limit. Nothing was sent."
     )
-    assert len(cut_requests(requests, size=3)) <= 1024
+    assert len(chunk_requests(requests, size=3)) <= 1024
 
 
 @pytest.mark.parametrize(("count", "size", "limit"), [(100, 1, 7), (99, 2, 10), (11, 1, 10), (1_000, 3, 1)])
@@ -67,9 +67,9 @@ def test_the_size_that_is_named_fits(
     monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", str(limit))
     requests = [str(number) for number in range(count)]
     with pytest.raises(InvalidRequest) as caught:
-        cut_requests(requests, size=size)
+        chunk_requests(requests, size=size)
     fits = int(str(caught.value).partition("use size=")[2].partition(",")[0])
-    assert len(cut_requests(requests, size=fits)) <= limit
+    assert len(chunk_requests(requests, size=fits)) <= limit
 
 
 def test_importing_it_loads_nothing_heavy() -> None:

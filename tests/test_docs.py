@@ -17,8 +17,8 @@ import pytest
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 
 from airflow_provider_aisa import exceptions, metrics
-from airflow_provider_aisa.core.batch.items import FIELDS
-from airflow_provider_aisa.core.batch.tally import Speedometer, Tally
+from airflow_provider_aisa.core.batch.progress import Speedometer, Tally
+from airflow_provider_aisa.core.batch.spec import FIELDS
 from airflow_provider_aisa.exceptions import AisaError
 from airflow_provider_aisa.operators.batch import SeedreamBatchOperator
 from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator

@@ -18,7 +18,7 @@ def test_the_public_names_are_these() -> None:
         "SeedreamGenerateOperator",
         "SeedreamTrigger",
         "__version__",
-        "cut_requests",
+        "chunk_requests",
     ]
 
 

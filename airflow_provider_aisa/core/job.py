@@ -6,32 +6,30 @@ A job is plain data without a secret, so it can be kept in Airflow's database wh
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal, Self
 
+from airflow_provider_aisa.core import typed_json
 from airflow_provider_aisa.core.gateway.request import ImageRequest
-from airflow_provider_aisa.core.journal.entry import Buyer, Policy, journal_name
-from airflow_provider_aisa.core.layout import Owner, Target
+from airflow_provider_aisa.core.journal.entry import Buyer
+from airflow_provider_aisa.core.journal.steps import Policy
+from airflow_provider_aisa.core.layout import Target, journal_key
+from airflow_provider_aisa.core.s3 import check_metadata
 
 OnPartial = Literal["fail", "keep"]
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """Which of a batch's requests a job is.
+class BatchPlace:
+    """Where a job stands that is one of a batch's.
 
-    :param id: given by the author, or made of the request; unique in its batch.
-    :param journal_folder: of the batch, with its ``/``.
+    :param item_id: given by the author, or made of the request; unique in its batch.
+    :param journal_key: of the item's journal.
     """
 
-    id: str
-    journal_folder: str
-
-
-def journal_root(target: Target, idempotency_key: str | None) -> str:
-    """Return the folder of journals, with its ``/``: next to the images, or with the author's own key not."""
-    return f"{'' if idempotency_key is not None else target.folder}_aisa/"
+    item_id: str
+    journal_key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,38 +38,39 @@ class Job:
 
     :param target: with its bucket.
     :param price_usd: per image; None when nobody knows it.
+    :param max_cost_usd: for all that the task instance pays or may pay; None for no limit. A batch has a
+        budget of its own for all its jobs.
     :param idempotency_key: the author's own; None for one that belongs to the task instance.
     :param s3_extra_args: further arguments of PutObject.
-    :param is_first_try: of a task in a worker, which is spared what only repeats need.
-    :param item: which of a batch this is; None for a task's only request.
+    :param batch: None for a task's only request.
     """
 
     request: ImageRequest
     target: Target
-    attempt: Buyer
+    buyer: Buyer
     price_usd: Decimal | None = None
+    max_cost_usd: Decimal | None = None
     policy: Policy = field(default_factory=Policy)
     on_partial: OnPartial = "fail"
     idempotency_key: str | None = None
     s3_extra_args: Mapping[str, Any] = field(default_factory=dict)
-    is_first_try: bool = False
-    item: Item | None = None
+    batch: BatchPlace | None = None
 
     @property
     def journal_key(self) -> str:
-        """The key of the journal's entry: in ``_aisa/`` next to the images, or in the batch's folder.
+        """The key of the journal's entry."""
+        if self.batch is not None:
+            return self.batch.journal_key
+        return journal_key(self.target, self.buyer.owner, self.request.fingerprint(), self.idempotency_key)
 
-        With the author's own key it is in the bucket's root, so that it does not move with the images.
-        """
-        item_id = self.item.id if self.item else None
-        name = journal_name(self.attempt.owner, self.request.fingerprint(), self.idempotency_key, item_id)
-        if self.item is not None:
-            return f"{self.item.journal_folder}{name}"
-        return f"{journal_root(self.target, self.idempotency_key)}{name}"
+    @property
+    def cost_usd(self) -> Decimal:
+        """What all images that are asked for cost; 0 when nobody knows their price."""
+        return (self.price_usd or Decimal(0)) * self.request.n
 
     def metadata(self) -> dict[str, str]:
         """Return the user metadata of each image."""
-        owner = self.attempt.owner
+        owner = self.buyer.owner
         return {
             "ai-generated": "true",
             "model": self.request.model,
@@ -80,9 +79,10 @@ class Job:
             "run-id": owner.run_id,
         }
 
-    def cost_usd(self, images: int) -> float | None:
-        """Return what so many images cost; None, never 0, when nobody knows their price."""
-        return None if self.price_usd is None else float(self.price_usd * images)
+    def check_metadata(self) -> None:
+        """Raise InvalidRequest when the images would carry more metadata than S3 takes."""
+        of_image = {"claim": "0" * 32, "index": "000000", "sha256": "0" * 64, "size": self.request.size}
+        check_metadata({**self.metadata(), **of_image}, self.s3_extra_args)
 
     def cost_text(self, images: int) -> str:
         """Say what so many images cost."""
@@ -90,22 +90,10 @@ class Job:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON for :meth:`from_dict`."""
-        price = None if self.price_usd is None else str(self.price_usd)
-        return {**asdict(self), "price_usd": price, "s3_extra_args": dict(self.s3_extra_args)}
+        document: dict[str, Any] = typed_json.dump(self)
+        return document
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Self:
         """Rebuild a job from :meth:`to_dict`."""
-        price = document["price_usd"]
-        attempt, item = document["attempt"], document["item"]
-        return cls(
-            **{
-                **document,
-                "request": ImageRequest(**document["request"]),
-                "target": Target(**document["target"]),
-                "attempt": Buyer(Owner(**attempt["owner"]), attempt["max_tries"]),
-                "price_usd": None if price is None else Decimal(price),
-                "policy": Policy(**document["policy"]),
-                "item": None if item is None else Item(**item),
-            }
-        )
+        return typed_json.load(cls, document)

@@ -1,11 +1,16 @@
-"""Where images go: a key is decided by the task and the image, never by the attempt or the clock."""
+"""Every key and folder in S3 that this package writes.
+
+A key is decided by the task and the image, never by the try or the clock: whatever is done again finds what
+was done before.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import posixpath
 import re
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Final, Self
 
@@ -20,7 +25,8 @@ _PLACEHOLDERS: Final = ("ext", "index", "sha256")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]|^\.+$")
 #: Airflow's own run ids hold ':' and '+' in fixed places only: 'manual__2026-01-01T00:00:00+00:00'.
 _TIME = re.compile(r"T\d\d:\d\d:\d\d(\.\d+)?[+-]\d\d:\d\d")
-_SURROGATE = re.compile("[\ud800-\udfff]")
+#: S3 takes these as UTF-8 or not at all, and clients and consoles stumble over control characters.
+_UNWRITABLE = re.compile("[\ud800-\udfff\x00-\x1f\x7f]")
 _LONGEST_KEY: Final = 1024  # bytes of UTF-8: S3's limit
 _IN_A_FOLDER: Final = "{index}.{ext}"
 _ITEM_IN_A_FOLDER: Final = "{id}/{index}.{ext}"
@@ -114,9 +120,12 @@ class Target:
 def _split(s3_key: object, bucket: str | None, in_a_folder: str) -> tuple[str | None, str | None]:
     if s3_key is None:
         return bucket, None
-    if not isinstance(s3_key, str) or not s3_key.strip() or _SURROGATE.search(s3_key):
+    if not isinstance(s3_key, str) or not s3_key.strip() or _UNWRITABLE.search(s3_key):
         msg = f"s3_key {s3_key!r} is no key: use a key, a prefix that ends in '/', s3://bucket/key, or None"
         raise InvalidRequest(msg)
+    if {".", ".."} & set(s3_key.split("/")):
+        # HTTP clients and proxies resolve such parts, so the object would land under another key or nowhere.
+        raise InvalidRequest(f"s3_key {s3_key!r} has a part that is '.' or '..': write the whole key out")
     if "://" not in s3_key:
         return bucket, s3_key
     scheme, _, rest = s3_key.partition("://")
@@ -147,3 +156,82 @@ def safe_name(name: str) -> str:
     if safe == name or not _UNSAFE.search(_TIME.sub("", name)):
         return safe
     return f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+#: The folder of everything that is not an image. What lies in it is documented in docs/paying-once.md.
+_OWN_FOLDER: Final = "_aisa/"
+
+
+def journal_root(target: Target, idempotency_key: str | None) -> str:
+    """Return the folder of journals, with its ``/``.
+
+    It lies next to the images. An author's own idempotency key keeps it at the bucket's root, so that
+    changing ``s3_key`` does not lose it.
+    """
+    return f"{'' if idempotency_key is not None else target.folder}{_OWN_FOLDER}"
+
+
+def journal_key(target: Target, owner: Owner, fingerprint: str, idempotency_key: str | None) -> str:
+    """Return the key of a single request's journal: the same whenever the same purchase is meant."""
+    root = journal_root(target, idempotency_key)
+    if idempotency_key is not None:
+        return f"{root}{_digest({'idempotency_key': idempotency_key})}.json"
+    return f"{journals_of(target, owner)}{fingerprint[:20]}.json"
+
+
+def journals_of(target: Target, owner: Owner) -> str:
+    """Return how the keys of all journals begin that a task instance has without a key of its author's."""
+    return f"{journal_root(target, None)}{_digest(asdict(owner))[:24]}-"
+
+
+def surplus_target(journal_key: str, bucket: str, claim_id: str) -> Target:
+    """Return where the images go that were paid for after another copy of the task had paid as well."""
+    stem = journal_key.removesuffix(".json")
+    return Target(bucket, f"{stem}.surplus-{claim_id}/{_IN_A_FOLDER}")
+
+
+def proof_key(target: Target, idempotency_key: str | None, arguments: str) -> str:
+    """Return the key of the small object that proves that S3 accepts the images' own arguments."""
+    return f"{journal_root(target, idempotency_key)}proof-{_digest({'arguments': arguments})[:16]}.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLayout:
+    """Where a batch keeps what is not an image.
+
+    :param folder: with its ``/``.
+    :param manifest: the key of the manifest: one for each task instance, also where several share a journal.
+    """
+
+    folder: str
+    manifest: str
+
+    @classmethod
+    def of(cls, target: Target, owner: Owner, idempotency_key: str | None) -> Self:
+        """Return the layout of a task instance's batch, or of all batches with an author's own key."""
+        shared = {"batch": idempotency_key if idempotency_key is not None else asdict(owner)}
+        folder = f"{journal_root(target, idempotency_key)}{_digest(shared)}/"
+        return cls(folder, f"{folder}manifest-{_digest({'batch': asdict(owner)})[:16]}.jsonl")
+
+    @property
+    def entries(self) -> str:
+        """The folder of the items' journals, with its ``/``."""
+        return f"{self.folder}items/"
+
+    @property
+    def description(self) -> str:
+        """The key of the object that says whose folder this is."""
+        return f"{self.folder}batch.json"
+
+    def journal_name(self, item_id: str, fingerprint: str, idempotency_key: str | None) -> str:
+        """Return the name of an item's journal in :attr:`entries`.
+
+        With an author's own key an item is its id; without one, its id and its request.
+        """
+        identity = {"item": item_id} if idempotency_key is not None else {"item": item_id, "is": fingerprint}
+        return f"{_digest(identity)}.json"
+
+
+def _digest(identity: object) -> str:
+    canonical = json.dumps(identity, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:40]

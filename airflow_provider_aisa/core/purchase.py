@@ -1,7 +1,8 @@
 """Buying images: claim, send, record. Between the send and the record lies the one window nobody can close.
 
 Each send is one unit in a thread of its own: it claims the journal's entry, sends, and writes down what came
-of it. A cancelled task stops waiting for it, but never interrupts it.
+of it. A cancelled task stops waiting for it, but never interrupts it. A response that has arrived is never a
+reason to send again, whatever has become of the entry meanwhile.
 """
 
 from __future__ import annotations
@@ -12,32 +13,32 @@ import uuid
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Final, cast
+from typing import Final
 
 import httpx
 
-from airflow_provider_aisa.core.budget import Budget
-from airflow_provider_aisa.core.gateway.client import AisaClient, generation
+from airflow_provider_aisa.core.gateway.client import generation
 from airflow_provider_aisa.core.gateway.response import GenerationResponse, read_generation
 from airflow_provider_aisa.core.gateway.retries import Call, Outcome, may_be_billed
 from airflow_provider_aisa.core.job import Job
-from airflow_provider_aisa.core.journal.entry import Claim, Entry, EntryState
-from airflow_provider_aisa.core.journal.store import EntryChanged, Found, Journal
+from airflow_provider_aisa.core.journal.entry import Claim, Entry, EntryState, with_claims, without_claim
+from airflow_provider_aisa.core.journal.store import AlreadyBought, EntryChanged, Found, Journal
 from airflow_provider_aisa.core.threads import to_the_end
-from airflow_provider_aisa.exceptions import OutcomeUnknown, StorageFailed
+from airflow_provider_aisa.core.workbench import Workbench
+from airflow_provider_aisa.exceptions import JournalUnreadable, OutcomeUnknown, StorageFailed
 
 log = logging.getLogger(__name__)
 
-#: Seconds beyond the request's timeout after which a claim is stale: connecting, and S3 on both sides.
-CLAIM_MARGIN: Final = 60.0
+_MOST_CLAIMS: Final = 5  # for one send
 
 
 @dataclass(frozen=True, slots=True)
-class Paid:
-    """A billed response, and the entry that records it.
+class Bought:
+    """A response in hand, and the entry that records it.
 
-    :param etag: of the journal's object, which ``entry`` follows when it is not recorded; None when there
-        is nothing to record, as nothing was billed.
+    :param entry: in state ``paid``.
+    :param etag: of the object that the next write follows; None when there is nothing to write, because
+        nothing was billed.
     :param is_recorded: S3 has confirmed the entry.
     """
 
@@ -46,189 +47,194 @@ class Paid:
     is_recorded: bool = True
 
 
+class PaidTwice(Exception):
+    """A response arrived after another copy had recorded its own for the same purchase.
+
+    :ivar entry: ours, which is in no journal.
+    :ivar found: theirs, which is.
+    """
+
+    def __init__(self, entry: Entry, found: Found) -> None:
+        super().__init__(entry.claim.id)
+        self.entry = entry
+        self.found = found
+
+
 class Purchase:
     """One request that is to be paid for, and the entry of the journal that it owns while it is sent.
 
-    :param found: the entry that the claim replaces; None when there must be none.
-    :param unknown_outcomes: earlier sends of the same request that may have been billed.
-    :param budget: what each send has to fit into.
+    :param found: the entry that the claim follows; None when there must be none.
+    :param unknown: claims of earlier sends that may have been billed.
     """
 
     def __init__(
-        self,
-        job: Job,
-        *,
-        client: AisaClient,
-        ledger: Journal,
-        found: Found | None,
-        unknown_outcomes: int,
-        budget: Budget | None = None,
+        self, job: Job, bench: Workbench, journal: Journal, *, found: Found | None, unknown: tuple[str, ...]
     ) -> None:
         self._job = job
-        self._client = client
-        self._ledger = ledger
-        self._unknown = unknown_outcomes
-        self._before = _without_open_claim(found.entry, unknown_outcomes) if found else None
+        self._bench = bench
+        self._journal = journal
         self._etag = found.etag if found else None
-        self._paid: Paid | None = None
-        self._budget = budget or Budget(None)
-        self._sends = 0
-        #: A request is under way, or paid for: whoever stops now may lose what it brings.
-        self.is_committed = False
+        self._history = found.entry.history if found else ()
+        self._previous = (found.entry.stored or found.entry.previous) if found else None
+        self._is_ours = True
+        self._billed = 0  # images of the last send that are, or may be, on the bill
+        #: Claims of this and earlier sends that may have been billed without a response.
+        self.unknown = unknown
+        #: A request has left, or may have.
+        self.was_sent = False
 
-    @property
-    def unknown_outcomes(self) -> int:
-        """Sends of this request that may have been billed without a response, the earlier ones included."""
-        return self._unknown
-
-    async def buy(self) -> Paid:
+    async def buy(self) -> Bought:
         """Send the request until it is answered, and return what is recorded of the response.
 
-        :raises EntryChanged: somebody else has claimed the entry; nothing was sent.
-        :raises OverBudget: the request costs more than the budget still allows; it was not sent.
+        :raises EntryChanged: somebody else has claimed the entry; nothing is under way.
+        :raises PaidTwice: somebody else has paid as well.
+        :raises OverBudget: the request costs more than the budget still allows; it was not sent again.
         :raises AisaError: as :meth:`AisaClient.generate`; the entry says whether anything may be billed.
         """
+        client, pause = self._bench.client, self._bench.pause
         call = generation(self._job.request, at_most_once=self._job.policy.delivery == "at-most-once")
-        await self._client.asend(call, exchange=self._exchange)
-        return cast("Paid", self._paid)  # Recorded by the exchange whose outcome has just been accepted.
+        retries = client.retries(call)
+        while True:
+            async with client.aslot(patience=retries.patience, sleep=pause):
+                outcome, bought = await self._send_within_budget(call)
+            delay = client.next_delay(outcome, retries)
+            if bought is not None:
+                return bought
+            if not self._is_ours:
+                raise EntryChanged
+            if may_be_billed(outcome):
+                log.warning(
+                    "The request was sent and may have been billed, but brought no images (%s). It is sent "
+                    "again in %.0f s, which may be billed as well. Such requests so far: %d.",
+                    _described(outcome),
+                    delay or 0.0,
+                    len(self.unknown),
+                )
+            await pause(delay or 0.0)
 
-    async def _exchange(self, call: Call) -> Outcome:
-        images = self._job.request.n
-        price = self._job.price_usd or Decimal(0)
-        self._budget.reserve(price * images, images=images)
-        self.is_committed = True
-        sends, billed = self._sends, 0
+    async def _send_within_budget(self, call: Call) -> tuple[Outcome, Bought | None]:
+        budget, price = self._bench.budget, self._job.price_usd or Decimal(0)
+        budget.reserve(self._job.cost_usd, images=self._job.request.n)
+        self._billed = 0
         try:
-            outcome = await to_the_end(lambda: self._exchange_once(call), self._ledger.uri)
-            billed = self._billed(outcome)
-        except BaseException:
-            billed = images if self._sends > sends else 0
-            raise
+            return await to_the_end(lambda: self._send(call), self._journal.uri)
         finally:
-            self.is_committed = self._paid is not None
-            self._budget.settle(price * images, price * billed)
-        return outcome
+            budget.settle(self._job.cost_usd, price * self._billed)
 
-    def _billed(self, outcome: Outcome) -> int:
-        """Return how many images of an exchange are, or may be, on the bill."""
-        if self._paid is not None:
-            return GenerationResponse.from_dict(self._paid.entry.response or {}).billed
-        return self._job.request.n if may_be_billed(outcome) else 0
-
-    def _exchange_once(self, call: Call) -> Outcome:
+    def _send(self, call: Call) -> tuple[Outcome, Bought | None]:
+        """Claim, send and record. Blocks, and is not interrupted."""
         claimed = self._claim()
-        self._write_claim(claimed)
         request = self._job.request
         log.info(
-            "Sending a billable request: %d image(s) of %s, %s, about %s. Journal: %s.",
+            "Sending a billable request: %d image(s) of %s, %s, about %s.",
             request.n,
             request.model,
             request.size,
             self._job.cost_text(request.n),
-            self._ledger.uri,
         )
-        self._sends += 1
+        log.debug("Its journal is %s.", self._journal.uri)
+        self.was_sent, self._billed = True, request.n
         try:
-            outcome = self._client.exchange(call)
+            outcome = self._bench.client.exchange(call)
         except BaseException:
-            self._end(claimed, "an unexpected error")
+            self._lose(claimed, "an unexpected error")
             raise
         if isinstance(outcome, httpx.Response) and outcome.is_success:
-            self._record(claimed, outcome)
-        elif may_be_billed(outcome):
-            self._end(claimed, "no usable response")
+            return outcome, self._record(claimed, outcome)
+        if may_be_billed(outcome):
+            self._lose(claimed, f"no images ({_described(outcome)})")
         else:
-            self._release()
-        return outcome
+            self._release(claimed, f"not billed ({_described(outcome)})")
+        return outcome, None
 
-    def _write_claim(self, claimed: Entry) -> None:
+    def _claim(self) -> Found:
         """Write a claim until it is fresh: one whose answer came late may be stale, and another's by now."""
-        took = CLAIM_MARGIN
-        while took > CLAIM_MARGIN / 2:
+        margin = self._bench.timing.claim_margin
+        for _ in range(_MOST_CLAIMS):
             began = time.monotonic()
-            self._etag = self._ledger.write(claimed, self._etag)
-            took = time.monotonic() - began
+            claimed = self._journal.claim(self._new_claim(), self._etag)
+            self._etag = claimed.etag
+            if time.monotonic() - began <= margin / 2:
+                return claimed
+        raise StorageFailed(f"{self._journal.uri} takes too long to write, so nothing was sent. Try again.")
 
-    def _claim(self) -> Entry:
+    def _new_claim(self) -> Entry:
         job = self._job
-        claim = Claim(uuid.uuid4().hex, lifetime=self._client.settings.timeout + CLAIM_MARGIN)
-        before = self._before.history if self._before else ()
-        entry = Entry(
+        lifetime = self._bench.client.settings.timeout + self._bench.timing.claim_margin
+        return Entry(
             state=EntryState.CLAIMED,
-            attempt=job.attempt,
+            buyer=job.buyer,
             fingerprint=job.request.fingerprint(),
             request=job.request.summary(),
-            claim=claim,
+            claim=Claim(uuid.uuid4().hex, lifetime=lifetime),
+            price_usd=job.price_usd,
             idempotency_key=job.idempotency_key,
-            unknown_outcomes=self._unknown,
-            history=before,
-        )
-        return entry.noted(f"{_now()} claimed by {job.attempt.owner.path()}, about to send")
+            item=job.batch.item_id if job.batch else None,
+            unknown=self.unknown,
+            previous=self._previous,
+            history=self._history,
+        ).noted(f"{_now()} claimed by {job.buyer.owner.path()}, about to send")
 
-    def _record(self, claimed: Entry, outcome: httpx.Response) -> None:
+    def _record(self, claimed: Found, outcome: httpx.Response) -> Bought:
         """Write down a response before anything else is done with it."""
         try:
             response = read_generation(outcome, model=self._job.request.model)
         except OutcomeUnknown:
-            self._end(claimed, "an unreadable response")
+            self._lose(claimed, "an unreadable response")
             raise
+        paid = self._paid_entry(claimed.entry, response)
         if response.is_known_unbilled:
-            self._release()
-            self._paid = Paid(self._paid_entry(claimed, response), None)
-            return
-        entry = self._paid_entry(claimed, response)
+            self._release(claimed, "no images, and not billed")
+            return Bought(paid, None)
+        self._billed = response.billed
         try:
-            self._etag = self._ledger.write(entry, self._etag)
-        except EntryChanged:
-            where = self._ledger.keep_surplus(entry)
-            log.warning(
-                "Another copy of this task took over while the request was under way, and may have paid too. "
-                "This response is kept in %s.",
-                where,
-            )
-            raise
-        except StorageFailed as e:
+            recorded = self._journal.record(paid, claimed.etag)
+        except AlreadyBought as e:
+            raise PaidTwice(paid, e.found) from None
+        except (StorageFailed, JournalUnreadable) as e:
             # The images can still be saved; without the record only this process can do it.
             log.warning("The paid response could not be recorded in the journal: %s", e)
-            self._paid = Paid(entry, self._etag, is_recorded=False)
-        else:
-            self._paid = Paid(entry, self._etag)
+            return Bought(paid, claimed.etag, is_recorded=False)
+        self.unknown = recorded.entry.unknown
+        return Bought(recorded.entry, recorded.etag)
 
     def _paid_entry(self, claimed: Entry, response: GenerationResponse) -> Entry:
-        cost = self._job.cost_usd(response.billed)
-        entry = replace(claimed, state=EntryState.PAID, response=response.to_dict(), cost_usd=cost)
+        unknown = without_claim(self.unknown, claimed.claim.id)
+        entry = replace(claimed, state=EntryState.PAID, response=response, unknown=unknown)
         return entry.noted(f"{_now()} paid: {response.billed} image(s), request {response.request_id}")
 
-    def _end(self, claimed: Entry, what: str) -> None:
+    def _lose(self, claimed: Found, what: str) -> None:
         """Write down that the request ended without images: nobody need wait for it, but it may be billed."""
-        self._unknown += 1
-        ended = replace(
-            claimed, claim=replace(claimed.claim, ended=True), unknown_outcomes=self._unknown
-        ).noted(f"{_now()} {what}: it may have been billed")
-        self._put_back(ended)
+        self.unknown = with_claims(self.unknown, (claimed.entry.claim.id,))
+        self._end(claimed, f"{what}: it may have been billed")
 
-    def _release(self) -> None:
-        """Make the entry what it was before the claim: this request cannot have been billed."""
-        self._put_back(self._before)
+    def _release(self, claimed: Found, what: str) -> None:
+        """Write down that the request cannot have been billed.
 
-    def _put_back(self, entry: Entry | None) -> None:
-        self._before = entry  # Also if S3 fails now: a later release must not forget a lost response.
+        The entry stays, ended and counting nothing. To delete it would take a permission that many buckets
+        do not give, and conditional deletes, which many stores do not know.
+        """
+        self._billed = 0
+        self._end(claimed, what)
+
+    def _end(self, claimed: Found, what: str) -> None:
+        entry = claimed.entry
+        ended = replace(entry, claim=replace(entry.claim, ended=True), unknown=self.unknown)
+        ended = ended.noted(f"{_now()} {what}")
         try:
-            if entry is not None:
-                self._etag = self._ledger.write(entry, self._etag)
-            elif self._etag is not None:
-                self._ledger.release(self._etag)
-                self._etag = None
-        except (EntryChanged, StorageFailed) as e:
+            stands = self._journal.record(ended, claimed.etag)
+        except (StorageFailed, JournalUnreadable) as e:
             # Then the claim stands until it is stale, and counts as a request that may have been billed.
-            log.warning("The claim in %s could not be given back: %s", self._ledger.uri, e)
+            log.warning("The journal could not be told that the request has ended: %s", e)
+            return
+        self._etag, self._history = stands.etag, stands.entry.history
+        self._is_ours = stands.entry.claim.id == entry.claim.id
 
 
-def _without_open_claim(entry: Entry, unknown_outcomes: int) -> Entry:
-    """Return what is put back when a claim is released: a stale one must not look like a live one again."""
-    if entry.state is not EntryState.CLAIMED:
-        return entry
-    return replace(entry, claim=replace(entry.claim, ended=True), unknown_outcomes=unknown_outcomes)
+def _described(outcome: Outcome) -> str:
+    if isinstance(outcome, httpx.Response):
+        return f"HTTP {outcome.status_code}"
+    return type(outcome).__name__
 
 
 def _now() -> str:

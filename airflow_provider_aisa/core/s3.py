@@ -41,15 +41,26 @@ _JOURNAL_ARGS: Final = frozenset(
         "ExpectedBucketOwner",
     }
 )
+#: Arguments of PutObject that S3 keeps as they are, whatever they say.
+_HARMLESS_ARGS: Final = frozenset(
+    {"Metadata", "CacheControl", "ContentDisposition", "ContentEncoding", "ContentLanguage", "Expires"}
+)
+#: Encryption with the caller's own key: it would have to be kept wherever a task is kept.
+_CUSTOMER_KEY_ARGS: Final = frozenset({"SSECustomerAlgorithm", "SSECustomerKey", "SSECustomerKeyMD5"})
+_PROOF: Final = (
+    b"airflow-provider-aisa wrote this to find out, before paying, whether S3 takes the images' arguments.\n"
+)
 #: User metadata that this package sets.
 OWN_METADATA: Final = frozenset(
     {"ai-generated", "model", "dag-id", "task-id", "run-id", "claim", "index", "sha256", "size"}
 )
 _METADATA_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 _METADATA_TEXT: Final = re.compile(r"[ -~]*")
-_METADATA_VALUE: Final = 250  # characters; S3 allows 2 KB for all of an object's user metadata
+_METADATA_VALUE: Final = 250  # characters
+#: Bytes of all names and values of an object's user metadata, which is S3's own limit.
+_MOST_METADATA: Final = 2048
 _PERMISSIONS: Final = (
-    "allow the AWS connection s3:GetObject, s3:PutObject and s3:DeleteObject there, and s3:ListBucket"
+    "allow the AWS connection s3:GetObject and s3:PutObject there, and s3:ListBucket on the bucket"
 )
 _NEXT: Final = {
     "404": "create the bucket, or correct s3_bucket",
@@ -65,7 +76,7 @@ _NEXT: Final = {
 
 
 class ConditionFailed(Exception):
-    """A conditional write found another object than it expected (412)."""
+    """A conditional write found another object than it expected (412), or none (404)."""
 
 
 class ConditionConflict(Exception):
@@ -111,12 +122,13 @@ class Bucket:
 
     def put_image(
         self, path: Path, *, key: str, content_type: str, sha256: str, metadata: Mapping[str, str]
-    ) -> None:
+    ) -> str:
         """Upload a file in one PUT, which S3 refuses unless its SHA-256 (64 hex digits) is right.
 
+        :return: the object's ETag.
         :raises StorageFailed: with the bucket, the key and S3's code.
         """
-        own = {name: _header_safe(value) for name, value in metadata.items()}
+        own = {name: header_safe(value) for name, value in metadata.items()}
         arguments = {
             **self.extra_args,
             "ContentType": content_type,
@@ -124,7 +136,8 @@ class Bucket:
             "Metadata": {**self.extra_args.get("Metadata", {}), **own},
         }
         with path.open("rb") as body, reported(f"{self.uri(key)} could not be written"):
-            self.client.put_object(Bucket=self.name, Key=key, Body=body, **arguments)
+            written = self.client.put_object(Bucket=self.name, Key=key, Body=body, **arguments)
+        return written["ETag"].strip('"')
 
     def head_image(self, key: str) -> Mapping[str, Any] | None:
         """Return what S3 says of an object (``Metadata``, ``ContentType``, ``ContentLength``), or None."""
@@ -161,11 +174,36 @@ class Bucket:
         arguments = self._journal_args()
         if is_conditional:
             arguments |= {"IfNoneMatch": "*"} if only_if is None else {"IfMatch": only_if}
-        with reported(f"{self.uri(key)} could not be written", is_conditional=is_conditional):
-            written = self.client.put_object(
-                Bucket=self.name, Key=key, Body=body, ContentType="application/json", **arguments
-            )
+        try:
+            with reported(f"{self.uri(key)} could not be written", is_conditional=is_conditional):
+                written = self.client.put_object(
+                    Bucket=self.name, Key=key, Body=body, ContentType="application/json", **arguments
+                )
+        except StorageFailed as e:
+            if is_conditional and only_if is not None and e.code == "NoSuchKey":
+                # AWS answers 404 when an object that must still be what it was is not there at all.
+                raise ConditionFailed from None
+            raise
         return written["ETag"].strip('"')
+
+    def prove_args(self, key: str) -> None:
+        """Write a small object with the images' own arguments, which S3 may refuse before anything is paid.
+
+        :raises StorageFailed: it does refuse them, such as a storage class or an ACL that it does not know.
+        """
+        with reported(f"{self.uri(key)} could not be written with s3_extra_args"):
+            self.client.put_object(
+                Bucket=self.name, Key=key, Body=_PROOF, ContentType="text/plain", **self.extra_args
+            )
+
+    @property
+    def unproven_args(self) -> str:
+        """Name the images' arguments that only S3 can judge and that no entry of the journal carries.
+
+        Empty when there are none: then the journal's first write proves all that the images need.
+        """
+        unproven = set(self.extra_args) - _JOURNAL_ARGS - _HARMLESS_ARGS
+        return ", ".join(f"{name}={self.extra_args[name]!r}" for name in sorted(unproven))
 
     def put_lines(self, path: Path, *, key: str) -> None:
         """Upload a file of JSON lines in one PUT, whatever is there."""
@@ -178,21 +216,19 @@ class Bucket:
                 **self._journal_args(),
             )
 
-    def list_keys(self, prefix: str) -> Iterator[tuple[str, str]]:
-        """Yield the key and the ETag of each object whose key begins so: one request per 1,000."""
-        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
+    def list_keys(self, prefix: str, *, since: str | None = None) -> Iterator[tuple[str, str]]:
+        """Yield the key and the ETag of each object whose key begins so: one request per 1,000.
+
+        :param since: leave out the keys before this one.
+        """
+        # S3 leaves the named key out as well, so what is named is the last one that may come before it.
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.name, Prefix=prefix, StartAfter=since[:-1] if since else ""
+        )
         with reported(f"{self.uri(prefix)} could not be listed"):
             for page in pages:
                 for found in page.get("Contents", ()):
                     yield found["Key"], found["ETag"].strip('"')
-
-    def delete(self, key: str, *, only_if: str | None) -> None:
-        """Delete an object that still has this ETag; another one is left alone. None: whatever it is."""
-        with reported(f"{self.uri(key)} could not be deleted", is_conditional=only_if is not None):
-            if only_if is None:
-                self.client.delete_object(Bucket=self.name, Key=key)
-            else:
-                self.client.delete_object(Bucket=self.name, Key=key, IfMatch=only_if)
 
     def uri(self, key: str) -> str:
         """Return ``s3://bucket/key``."""
@@ -212,6 +248,11 @@ def check_extra_args(extra_args: object) -> None:
         )
     if taken := sorted(OWN_ARGS & set(extra_args)):
         raise InvalidRequest(f"s3_extra_args may not set {', '.join(taken)}: the image decides that")
+    if keys := sorted(_CUSTOMER_KEY_ARGS & set(extra_args)):
+        raise InvalidRequest(
+            f"s3_extra_args may not set {', '.join(keys)}: a deferred task's arguments are in Airflow's "
+            "database, where a key must not be. Use ServerSideEncryption 'aws:kms' with SSEKMSKeyId instead"
+        )
     metadata = extra_args.get("Metadata", {})
     if not isinstance(metadata, Mapping):
         raise InvalidRequest("s3_extra_args['Metadata'] is no dict: use a dict of strings")
@@ -223,6 +264,20 @@ def check_extra_args(extra_args: object) -> None:
             )
         if str(name).lower() in OWN_METADATA:
             raise InvalidRequest(f"s3_extra_args['Metadata'] may not set {name!r}: the upload sets it itself")
+
+
+def check_metadata(own: Mapping[str, str], extra_args: Mapping[str, Any]) -> None:
+    """Raise InvalidRequest when an image's user metadata is more than S3 takes (2 KB).
+
+    :param own: what the upload itself sets.
+    """
+    everything = {**extra_args.get("Metadata", {}), **{name: header_safe(own[name]) for name in own}}
+    length = sum(len(str(name).encode()) + len(str(value).encode()) for name, value in everything.items())
+    if length > _MOST_METADATA:
+        raise InvalidRequest(
+            f"the images' metadata would be {length:,} bytes, and S3 takes {_MOST_METADATA:,}: shorten "
+            "s3_extra_args['Metadata']. Nothing was sent."
+        )
 
 
 def _none_if_missing(call: Callable[[], T]) -> T | None:
@@ -271,6 +326,6 @@ def _age(modified: datetime, date: str | None) -> float:
     return max(0.0, (now - modified).total_seconds())
 
 
-def _header_safe(value: str) -> str:
+def header_safe(value: str) -> str:
     """Percent-encode what a header cannot carry: user metadata is ASCII."""
     return quote(value, safe=" !\"#$&'()*+,-./:;<=>?@[]^_`{|}~")[:_METADATA_VALUE]

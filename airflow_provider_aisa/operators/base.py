@@ -10,7 +10,8 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_aisa.core.gateway.request import check_model, parse_max_cost, parse_n, parse_size
 from airflow_provider_aisa.core.job import OnPartial
-from airflow_provider_aisa.core.journal.entry import Buyer, Delivery, OnExisting, Policy
+from airflow_provider_aisa.core.journal.entry import Buyer
+from airflow_provider_aisa.core.journal.steps import Delivery, OnExisting, Policy
 from airflow_provider_aisa.core.layout import Owner, safe_name
 from airflow_provider_aisa.core.s3 import Bucket, check_extra_args
 from airflow_provider_aisa.exceptions import AisaError, InvalidRequest
@@ -105,7 +106,7 @@ class AisaOperator(BaseOperator):
         return bool(getattr(self, "_BaseOperator__from_mapped", False))
 
     def _check_literals(self) -> None:
-        """Fail the DAG's import when something is wrong that no template can mend."""
+        """Fail the DAG's import when something is wrong that no template can fix."""
         spec = check_model(self.model) if is_literal(self.model) else None
         if is_literal(self.size):
             parse_size(self.size, model=self.model, spec=spec)
@@ -127,7 +128,7 @@ class AisaOperator(BaseOperator):
     def _target(self, default_folder: str) -> Target:
         """Read ``s3_key`` and ``s3_bucket``."""
 
-    def _attempt(self, context: Context) -> Buyer:
+    def _buyer(self, context: Context) -> Buyer:
         ti = context["ti"]
         map_index = -1 if ti.map_index is None else ti.map_index
         return Buyer(Owner(ti.dag_id, ti.run_id, ti.task_id, map_index), ti.max_tries)

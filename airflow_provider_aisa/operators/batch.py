@@ -8,10 +8,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
-from airflow_provider_aisa.core.batch.items import Defaults
 from airflow_provider_aisa.core.batch.source import check_requests, iter_requests
 from airflow_provider_aisa.core.batch.spec import (
-    BatchOrder,
+    BatchSpec,
+    ItemDefaults,
     OnItemFailure,
     parse_max_concurrency,
     parse_max_failures,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_aisa.core.job import OnPartial
-    from airflow_provider_aisa.core.journal.entry import Delivery, OnExisting
+    from airflow_provider_aisa.core.journal.steps import Delivery, OnExisting
 
 #: Literal items that are checked whenever the DAG is parsed; all are checked before anything is paid.
 PARSED_ITEMS: Final = 100
@@ -144,30 +144,30 @@ class SeedreamBatchOperator(AisaOperator):
         self._check_literals()
         settings = AisaHook(self.aisa_conn_id).settings
         in_background(prepare)
-        order = self._order(context, settings.prices)
+        spec = self._spec(context, settings.prices)
         if self.max_concurrency is not None:
             most = min(settings.max_concurrency, self.max_concurrency)
             settings = replace(settings, max_concurrency=most)
-        bucket = self._open_bucket(order.defaults.target, connections=settings.max_concurrency)
-        order = order.in_bucket(bucket.name)
+        bucket = self._open_bucket(spec.defaults.target, connections=settings.max_concurrency)
+        spec = spec.in_bucket(bucket.name)
 
         from airflow_provider_aisa.core.batch.runner import run_batch
 
         with tempfile.TemporaryDirectory(prefix="aisa-batch-") as name:
             folder = Path(name)
-            with order.plan(iter_requests(self.requests, bucket.client), folder) as plan:
+            with spec.plan(iter_requests(self.requests, bucket.client), folder) as plan:
                 self._warn_of_unknown_models(plan.unknown_models)
                 with BatchMetrics(dag_id=self.dag_id, task_id=self.task_id) as report:
                     return run_apart(
-                        run_batch(order, plan, settings=settings, bucket=bucket, folder=folder, report=report)
+                        run_batch(spec, plan, settings=settings, bucket=bucket, folder=folder, report=report)
                     )
 
-    def _order(self, context: Context, prices: Mapping[str, Decimal]) -> BatchOrder:
-        attempt = self._attempt(context)
-        target = self._target(self._default_folder(attempt.owner))
-        return BatchOrder(
-            Defaults(size=self.size, n=self.n, model=self.model, target=target),
-            attempt,
+    def _spec(self, context: Context, prices: Mapping[str, Decimal]) -> BatchSpec:
+        buyer = self._buyer(context)
+        target = self._target(self._default_folder(buyer.owner))
+        return BatchSpec(
+            ItemDefaults(size=self.size, n=self.n, model=self.model, target=target),
+            buyer,
             policy=self._policy(),
             on_partial=self.on_partial,
             on_item_failure=self.on_item_failure,
@@ -194,7 +194,7 @@ class SeedreamBatchOperator(AisaOperator):
         check_requests(self.requests)
         if isinstance(self.requests, str):
             return
-        defaults = Defaults(
+        defaults = ItemDefaults(
             size=self.size if is_literal(self.size) else DEFAULT_SIZE,
             n=self.n if is_literal(self.n) else 1,
             model=self.model if is_literal(self.model) else DEFAULT_MODEL,

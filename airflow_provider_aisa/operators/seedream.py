@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL, DEFAULT_SIZE
-from airflow_provider_aisa.core.gateway.request import ImageRequest, parse_prompt
+from airflow_provider_aisa.core.gateway.request import ImageRequest, parse_max_cost, parse_prompt
 from airflow_provider_aisa.core.job import Job, OnPartial
-from airflow_provider_aisa.core.journal.entry import Action, Delivery, OnExisting
+from airflow_provider_aisa.core.journal.steps import Action, Delivery, OnExisting
 from airflow_provider_aisa.core.layout import Target
 from airflow_provider_aisa.core.threads import in_background, run_apart
 from airflow_provider_aisa.exceptions import error_from_dict
@@ -135,23 +135,23 @@ class SeedreamGenerateOperator(AisaOperator):
         if self.deferrable and not _is_finished(job, bucket):
             self._defer(job)
 
-        from airflow_provider_aisa.core.generate import generate
+        from airflow_provider_aisa.core.alone import generate_alone
 
-        return run_apart(generate(job, settings=settings, bucket=bucket)).to_dict()
+        return run_apart(generate_alone(job, settings=settings, bucket=bucket)).result
 
     def _job(self, context: Context) -> Job:
         """Check everything that can be checked without a connection."""
         request = ImageRequest.parse(prompt=self.prompt, size=self.size, n=self.n, model=self.model)
-        attempt = self._attempt(context)
+        buyer = self._buyer(context)
         return Job(
             request,
-            self._target(self._default_folder(attempt.owner)),
-            attempt,
+            self._target(self._default_folder(buyer.owner)),
+            buyer,
+            max_cost_usd=parse_max_cost(self.max_cost_usd),
             policy=self._policy(),
             on_partial=self.on_partial,
             idempotency_key=parse_idempotency_key(self.idempotency_key),
             s3_extra_args=self.s3_extra_args or {},
-            is_first_try=context["ti"].try_number == 1 and not self.deferrable,
         )
 
     def _target(self, default_folder: str) -> Target:

@@ -21,7 +21,7 @@ from airflow_provider_aisa.hooks.s3 import shared_s3_client
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from airflow_provider_aisa.core.generate import GenerationResult
+    from airflow_provider_aisa.core.receipt import Receipt
 
 
 #: Triggers of one event loop that look up their connections at the same time.
@@ -53,11 +53,11 @@ class SeedreamTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield ``{"status": "success", "result": …}`` or ``{"status": "error", "error": …}``."""
         try:
-            result = await self._generate()
+            result = (await self._generate()).result
         except AisaError as e:
             yield TriggerEvent({"status": "error", "error": e.to_dict()})
         else:
-            yield TriggerEvent({"status": "success", "result": result.to_dict()})
+            yield TriggerEvent({"status": "success", "result": result})
 
     async def on_kill(self) -> None:
         """Say what a person who stopped the task has to know; called on Airflow 3.3 and above."""
@@ -68,18 +68,18 @@ class SeedreamTrigger(BaseTrigger):
             job.journal_key,
         )
 
-    async def _generate(self) -> GenerationResult:
+    async def _generate(self) -> Receipt:
         async with _start():
             job = Job.from_dict(self.job)
             # The first import of an HTTP client takes tenths of a second.
-            await asyncio.to_thread(import_module, "airflow_provider_aisa.core.generate")
+            await asyncio.to_thread(import_module, "airflow_provider_aisa.core.alone")
             settings = await AisaHook(self.aisa_conn_id).aget_settings()
             client = await shared_s3_client(self.aws_conn_id)
-        from airflow_provider_aisa.core.generate import generate
+        from airflow_provider_aisa.core.alone import generate_alone
         from airflow_provider_aisa.core.s3 import Bucket
 
         bucket = Bucket(client, job.target.bucket or "", job.s3_extra_args)
-        return await generate(job, settings=settings, bucket=bucket)
+        return await generate_alone(job, settings=settings, bucket=bucket)
 
 
 def _start() -> asyncio.Semaphore:

@@ -4,20 +4,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_aisa.core import generate
-from airflow_provider_aisa.core.batch import runner
 from tests.batch.scene import Scene
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the looks at the clock and at other copies' claims come at once: their number decides nothing."""
-    monkeypatch.setattr(runner, "_TICK", 0.005)
-    monkeypatch.setattr(generate, "POLL", 0.005)
 
 
 @pytest.fixture

@@ -17,24 +17,28 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import httpx
 
-from airflow_provider_aisa.core.batch.items import Defaults
-from airflow_provider_aisa.core.batch.runner import Batch
-from airflow_provider_aisa.core.batch.source import RawItem
-from airflow_provider_aisa.core.batch.spec import BatchOrder
+from airflow_provider_aisa.core.batch.runner import DOWNLOADS, TRANSFERS, Batch
+from airflow_provider_aisa.core.batch.source import RawRequest
+from airflow_provider_aisa.core.batch.spec import BatchSpec, ItemDefaults
+from airflow_provider_aisa.core.budget import Budget
 from airflow_provider_aisa.core.gateway.client import AisaClient
 from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL, DEFAULT_SIZE
 from airflow_provider_aisa.core.images.download import Fetcher
-from airflow_provider_aisa.core.journal.entry import Buyer, Policy
+from airflow_provider_aisa.core.images.transfer import Lanes
+from airflow_provider_aisa.core.journal.entry import Buyer
+from airflow_provider_aisa.core.journal.steps import Policy
 from airflow_provider_aisa.core.layout import Owner, Target
 from airflow_provider_aisa.core.logs import quietly
+from airflow_provider_aisa.core.workbench import Timing, Workbench
 from tests.batch.gateway import Cdn, Gateway
-from tests.batch.store import Store
-from tests.paying.memory import Memory
-from tests.support import Clock, make_pacer, make_settings
+from tests.fakes.clock import Clock
+from tests.fakes.meddler import Meddler
+from tests.fakes.s3 import BUCKET, FakeS3, FakeS3Client, S3Object
+from tests.support import make_pacer, make_settings
 
 if TYPE_CHECKING:
     from airflow_provider_aisa.core.batch.plan import Plan
-    from airflow_provider_aisa.core.batch.tally import Tally
+    from airflow_provider_aisa.core.batch.progress import Tally
     from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
 
 OWNER: Final = Owner("dag", "run", "task")
@@ -45,7 +49,7 @@ STOPPED: Final = "Nothing more is sent; what is paid for is being stored."
 #: Seconds until a test that hangs is given up.
 PATIENCE: Final = 60.0
 
-Line = dict[str, Any]
+ManifestLine = dict[str, Any]
 
 
 @dataclass
@@ -54,7 +58,7 @@ class Scene:
 
     folder: Path
     gateway: Gateway = field(default_factory=Gateway)
-    memory: Memory = field(default_factory=Memory)
+    s3: FakeS3 = field(default_factory=FakeS3)
     settings: ConnectionSettings = field(
         default_factory=lambda: make_settings(timeout=10.0, max_concurrency=4, max_retries=2)
     )
@@ -67,8 +71,9 @@ class Scene:
     after_store: Callable[[str, str], None] = lambda _op, _key: None
     #: Called with the figures.
     on_report: Callable[[Tally], object] = lambda _tally: None
+    timing: Timing = field(default_factory=lambda: Timing(poll=0.005))
     #: Of the latest attempt.
-    store: Store = field(init=False)
+    store: FakeS3Client = field(init=False)
     client: AisaClient = field(init=False)
     tally: Tally = field(init=False)
     reports: int = 0
@@ -77,10 +82,10 @@ class Scene:
     def __post_init__(self) -> None:
         self.cdn = Cdn(self.gateway)
 
-    def run(self, requests: Sequence[object], **order: Any) -> dict[str, Any]:
-        """Run one attempt to its end; `order` is as of :func:`make_order`."""
+    def run(self, requests: Sequence[object], **spec: Any) -> dict[str, Any]:
+        """Run one attempt to its end; `spec` is as of :func:`make_spec`."""
         try:
-            return asyncio.run(asyncio.wait_for(self.arun(requests, **order), PATIENCE))
+            return asyncio.run(asyncio.wait_for(self.arun(requests, **spec), PATIENCE))
         finally:
             self.close()
 
@@ -91,23 +96,25 @@ class Scene:
 
     async def arun(self, requests: Sequence[object], **changes: Any) -> dict[str, Any]:
         """Do what :meth:`run` does, beside others on this event loop."""
-        order = make_order(prices=self.settings.prices, **changes)
+        spec = make_spec(prices=self.settings.prices, **changes)
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         self.client = client = self._client()
-        self.store = store = Store(self.memory, self.on_store, self.after_store)
-        raws = (RawItem(f"requests[{index}]", value) for index, value in enumerate(requests))
-        plan = order.plan(raws, folder)
+        self.store = store = self.s3.client(self.on_store, self.after_store)
+        raws = (RawRequest(f"requests[{index}]", value) for index, value in enumerate(requests))
+        plan = spec.plan(raws, folder)
         self.plans.append(plan)  # A cancelled attempt's threads may still read it.
+        bench = Workbench(
+            client,
+            cast("Fetcher", self.cdn),
+            store.bucket(extra_args=changes.get("s3_extra_args", {})),
+            folder,
+            Lanes(transfers=TRANSFERS, downloads=DOWNLOADS),
+            Budget(spec.max_cost_usd),
+            timing=self.timing,
+            sleep=self.asleep or self._sleep,
+        )
         with quietly():
-            return await Batch(
-                order,
-                plan,
-                client=client,
-                fetcher=cast("Fetcher", self.cdn),
-                bucket=store,
-                folder=folder,
-                report=self._report,
-            ).run()
+            return await Batch(spec, plan, bench, self._report).run()
 
     def one_at_a_time(self, **settings: Any) -> None:
         """Let the connection allow one request at once."""
@@ -115,15 +122,15 @@ class Scene:
 
     def outdate_claims(self) -> None:
         """Let so much time pass that nobody can be waiting for a response any more."""
-        self.memory.now += STALE
+        self.s3.clock.skip(STALE)
 
     @property
-    def manifest(self) -> list[Line]:
+    def manifest(self) -> list[ManifestLine]:
         """The lines of the latest manifest."""
-        [key] = [key for key in self.memory.objects if "/manifest-" in key]
-        return [json.loads(line) for line in self.memory.objects[key][0].decode().splitlines()]
+        [key] = [key for key in self.s3.objects if "/manifest-" in key]
+        return [json.loads(line) for line in self.s3.objects[key].body.decode().splitlines()]
 
-    def line(self, item_id: str) -> Line:
+    def line(self, item_id: str) -> ManifestLine:
         """Return an item's line of the manifest."""
         [line] = [line for line in self.manifest if line["id"] == item_id]
         return line
@@ -134,8 +141,17 @@ class Scene:
 
     def entries(self) -> list[dict[str, Any]]:
         """Return the items' entries of the journal."""
-        found = list(self.memory.objects.items())  # Others may be writing.
-        return [json.loads(value[0]) for key, value in found if "/items/" in key]
+        return [json.loads(found.body) for key, found in self.s3.objects.items() if "/items/" in key]
+
+    @property
+    def images(self) -> dict[str, S3Object]:
+        """What is stored that is not the package's own."""
+        return {key: found for key, found in self.s3.objects.items() if "_aisa/" not in key}
+
+    @property
+    def meddler(self) -> Meddler:
+        """Somebody who changes objects in the store."""
+        return Meddler(self.s3)
 
     def _report(self, tally: Tally) -> None:
         self.tally = tally
@@ -157,7 +173,7 @@ class Scene:
         )
 
 
-def make_order(
+def make_spec(
     *,
     s3_key: str | None = "out/",
     size: object = DEFAULT_SIZE,
@@ -168,15 +184,15 @@ def make_order(
     on_existing: Any = "reuse",
     delivery: Any = "at-least-once",
     **fields: Any,
-) -> BatchOrder:
-    """Return an order as the operator makes it. A person's Clear raises `max_tries`."""
+) -> BatchSpec:
+    """Return a spec as the operator makes it. A person's Clear raises `max_tries`."""
     target = Target.parse(s3_key, None, default_folder=owner.path(), has_items=True)
-    return BatchOrder(
-        Defaults(size=size, n=n, model=model, target=target),
+    return BatchSpec(
+        ItemDefaults(size=size, n=n, model=model, target=target),
         Buyer(owner, max_tries),
         policy=Policy(on_existing, delivery),
         **fields,
-    ).in_bucket("memory")
+    ).in_bucket(BUCKET)
 
 
 def items(count: int, **fields: Any) -> list[dict[str, Any]]:

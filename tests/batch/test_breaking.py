@@ -149,7 +149,7 @@ def test_a_bug_in_one_item_stops_the_sending_stores_what_is_paid_for_and_is_told
 
     paid = scene.gateway.bill.total()
     assert paid < 100
-    assert len(scene.memory.images) == paid - 1
+    assert len(scene.images) == paid - 1
     assert list(scene.statuses().values()).count("stored") == paid - 1
     assert f"The batch stopped: {paid - 1} of 100 items are stored" in caplog.text
 

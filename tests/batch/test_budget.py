@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.batch.store import Store
+from tests.paying.memory import Memory
 
 from airflow_provider_aisa.core.batch.plan import PlannedItem
-from airflow_provider_aisa.core.batch.source import RawItem
+from airflow_provider_aisa.core.batch.source import RawRequest
 from airflow_provider_aisa.core.batch.spent import spent_on
 from airflow_provider_aisa.core.budget import Budget, SpendingStopped
 from airflow_provider_aisa.core.journal.entry import Buyer, Claim, Entry, EntryState
 from airflow_provider_aisa.exceptions import OverBudget, StorageFailed
-from tests.batch.scene import OWNER, make_order
-from tests.batch.store import Store
-from tests.paying.memory import Memory
+from tests.batch.scene import OWNER, make_spec
 
 COST = Decimal("0.08")  # of the two images of an item below
 CENT = Decimal("0.01")
@@ -125,8 +125,8 @@ OPEN, ENDED = Claim("c", lifetime=70.0), Claim("c", lifetime=70.0, ended=True)
 
 
 def planned_item(folder: Path) -> PlannedItem:
-    requests = [RawItem("requests[0]", {"id": "a", "prompt": "p", "n": 2})]
-    with make_order().plan(requests, folder) as plan:
+    requests = [RawRequest("requests[0]", {"id": "a", "prompt": "p", "n": 2})]
+    with make_spec().plan(requests, folder) as plan:
         [item] = plan.left()
     return replace(item, has_entry=True)
 
@@ -146,7 +146,7 @@ def entry_of(item: PlannedItem, state: EntryState, claim: Claim = ENDED, **chang
 
 
 def spend(item: PlannedItem, entry: Entry | None, *, age: float = 0.0, **order: Any) -> tuple[Decimal, bool]:
-    made, memory = make_order(**order), Memory(now=age)
+    made, memory = make_spec(**order), Memory(now=age)
     if entry is not None:
         memory.objects[made.job(item).journal_key] = (entry.to_json(), "etag", 0.0)
     return spent_on(item, made, Store(memory))
@@ -224,7 +224,7 @@ def test_what_an_entry_says_was_spent_and_whether_more_will_be(
 def test_an_item_without_an_entry_costs_nothing_yet_and_no_request(tmp_path: Path) -> None:
     item = replace(planned_item(tmp_path), has_entry=False)
     store = Store(Memory())
-    assert spent_on(item, make_order(), store) == (Decimal(0), True)
+    assert spent_on(item, make_spec(), store) == (Decimal(0), True)
     assert store.requests == []
 
 
@@ -245,7 +245,7 @@ def test_an_entry_of_another_request_is_not_bought_over(tmp_path: Path) -> None:
 
 
 def test_nothing_is_bought_over_a_damaged_entry(tmp_path: Path) -> None:
-    item, order, memory = planned_item(tmp_path), make_order(), Memory()
+    item, order, memory = planned_item(tmp_path), make_spec(), Memory()
     memory.objects[order.job(item).journal_key] = (b"{", "etag", 0.0)
     assert spent_on(item, order, Store(memory)) == (Decimal(0), False)
 
@@ -255,4 +255,4 @@ def test_a_store_that_does_not_answer_is_an_error_and_not_nothing(tmp_path: Path
         raise StorageFailed("S3 does not answer")
 
     with pytest.raises(StorageFailed):
-        spent_on(planned_item(tmp_path), make_order(), Store(Memory(), fail))
+        spent_on(planned_item(tmp_path), make_spec(), Store(Memory(), fail))

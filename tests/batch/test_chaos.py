@@ -205,12 +205,12 @@ def check_bill(chaos: Chaos) -> None:
         lost = gateway.bill[line["id"]] - len(line["images"])
         assert 0 <= lost <= line["unknown_outcomes"] * item["n"]
         for image in line["images"]:
-            assert image["key"] in scene.memory.images
+            assert image["key"] in scene.images
         entry = next(entry for entry in scene.entries() if entry["request"]["prompt"] == line["id"])
         assert (entry["state"], entry["unknown_outcomes"]) == ("stored", line["unknown_outcomes"])
-        claims = {scene.memory.images[image["key"]]["Metadata"]["claim"] for image in line["images"]}
+        claims = {scene.images[image["key"]]["Metadata"]["claim"] for image in line["images"]}
         assert claims == {entry["claim"]["id"]}
-    written = b"".join(value[0] for key, value in scene.memory.objects.items() if "surplus" not in key)
+    written = b"".join(value[0] for key, value in scene.s3.objects.items() if "surplus" not in key)
     assert b"https://" not in written
 
 

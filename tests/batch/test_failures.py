@@ -107,7 +107,7 @@ def test_an_image_that_cannot_be_fetched_is_its_items_failure_and_stays_paid_for
 def test_the_line_of_an_item_that_lost_one_image_names_those_that_are_stored(scene: Scene) -> None:
     scene.cdn.script["i0"] = [ImageUnavailable("the server failed")]
     scene.run(items(1, n=3), on_item_failure="keep")
-    assert len(scene.memory.images) == 2
+    assert len(scene.images) == 2
     assert len(scene.line("i0")["images"]) == 2
 
 
@@ -120,8 +120,8 @@ def test_fewer_images_than_asked_are_stored_and_are_the_items_failure_unless_kep
 
 def test_a_damaged_entry_is_its_items_failure(scene: Scene) -> None:
     scene.run(items(3))
-    [key] = [key for key in scene.memory.objects if key in scene.line("i1")["journal_uri"]]
-    scene.memory.objects[key] = (b"{", "damaged", 0.0)
+    [key] = [key for key in scene.s3.objects if key in scene.line("i1")["journal_uri"]]
+    scene.s3.objects[key] = (b"{", "damaged", 0.0)
 
     result = scene.run(items(4), on_item_failure="keep")
 
@@ -140,7 +140,7 @@ def test_a_batch_with_a_failure_fails_once_all_others_are_stored(scene: Scene) -
     scene.gateway.script["i0"] = [CONTENT_REFUSED]
     with pytest.raises(ItemsFailed) as caught:
         scene.run(items(20))
-    [uri] = [scene.store.uri(key) for key in scene.memory.objects if "/manifest-" in key]
+    [uri] = [scene.store.uri(key) for key in scene.s3.objects if "/manifest-" in key]
     assert str(caught.value) == (
         "1 item failed (ContentRefused 1), and on_item_failure is 'fail': 'i0' (ContentRefused). 19 of 20 "
         f"items are stored, 1 failed, 0 were not sent. Manifest: {uri}. Mend those that say so; a retry pays "
@@ -257,7 +257,7 @@ def test_a_refused_prompt_is_nowhere_but_where_its_author_wrote_it(
     assert (
         "Item 'sku-1' failed: ContentRefused: the gateway's content policy refused the prompt" in caplog.text
     )
-    written = b"".join(value[0] for value in scene.memory.objects.values())
+    written = b"".join(value[0] for value in scene.s3.objects.values())
     assert SECRET not in str(caught.value) + caplog.text + written.decode()
     assert scene.line("sku-1")["code"] == "content_policy_violation"
 

@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_aisa.core.batch.items import MAX_ID, Defaults, parse_id
+from airflow_provider_aisa.core.batch.spec import MAX_ID, ItemDefaults, parse_id
 from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL
 from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.layout import Target
 from airflow_provider_aisa.exceptions import InvalidRequest, ModelNotRouted
 
 SECRET = "a prompt that nobody else may read"
-DEFAULTS = Defaults(size="2048x2048", n=1, model=DEFAULT_MODEL, target=Target("b", "out/{id}/{index}.{ext}"))
+DEFAULTS = ItemDefaults(
+    size="2048x2048", n=1, model=DEFAULT_MODEL, target=Target("b", "out/{id}/{index}.{ext}")
+)
 
 
 def key_of(raw: object, target: str = "out/{id}/{index}.{ext}", n: object = 1) -> str:

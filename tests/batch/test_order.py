@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_aisa.core.batch.spec import parse_max_concurrency, parse_max_failures
 from airflow_provider_aisa.exceptions import InvalidRequest
-from tests.batch.scene import OWNER, make_order
+from tests.batch.scene import OWNER, make_spec
 
 
 @pytest.mark.parametrize("value", [None, 0, 1, 10, 10**6, 0.0, 0.05, 1.0])
@@ -44,18 +44,18 @@ def test_what_is_no_concurrency_is_refused(value: object) -> None:
 def test_a_share_of_failures_is_of_all_items_and_a_count_is_itself(
     limit: float | None, total: int, allowed: float
 ) -> None:
-    assert make_order(max_failures=limit).allowed_failures(total) == allowed
+    assert make_spec(max_failures=limit).allowed_failures(total) == allowed
 
 
 def test_everything_but_images_is_kept_in_one_folder_next_to_them() -> None:
-    order = make_order(s3_key="out/{id}.png")
+    order = make_spec(s3_key="out/{id}.png")
     assert order.folder.startswith("out/_aisa/")
     assert order.entries == f"{order.folder}items/"
     assert order.manifest_key.startswith(f"{order.folder}manifest-")
 
 
 def test_with_an_authors_own_key_the_folder_does_not_move_with_the_images() -> None:
-    one, other = (make_order(s3_key=key, idempotency_key="refresh") for key in ("a/", "b/"))
+    one, other = (make_spec(s3_key=key, idempotency_key="refresh") for key in ("a/", "b/"))
     assert one.folder == other.folder
     assert one.folder.startswith("_aisa/")
 
@@ -64,7 +64,7 @@ def test_with_an_authors_own_key_the_folder_does_not_move_with_the_images() -> N
 def test_two_task_instances_share_a_folder_only_with_an_authors_own_key(
     changes: dict[str, str | int],
 ) -> None:
-    one, other = make_order(), make_order(owner=replace(OWNER, **changes))  # type: ignore[arg-type]  # of a table of fields
+    one, other = make_spec(), make_spec(owner=replace(OWNER, **changes))  # type: ignore[arg-type]  # of a table of fields
     assert one.folder != other.folder
     one, other = (replace(order, idempotency_key="refresh") for order in (one, other))
     assert one.folder == other.folder
@@ -73,4 +73,4 @@ def test_two_task_instances_share_a_folder_only_with_an_authors_own_key(
 
 
 def test_a_retry_and_a_clear_find_the_same_folder() -> None:
-    assert make_order(max_tries=0).folder == make_order(max_tries=3).folder
+    assert make_spec(max_tries=0).folder == make_spec(max_tries=3).folder

@@ -15,20 +15,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_aisa.core.batch.plan import Plan
-from airflow_provider_aisa.core.batch.source import RawItem
-from airflow_provider_aisa.core.batch.spec import BatchOrder
+from airflow_provider_aisa.core.batch.source import RawRequest
+from airflow_provider_aisa.core.batch.spec import BatchSpec
 from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL
 from airflow_provider_aisa.core.job import Job
 from airflow_provider_aisa.exceptions import InvalidRequest
-from tests.batch.scene import items, make_order
+from tests.batch.scene import items, make_spec
 
 SECRET = "a prompt that nobody else may read"
 
 
 @contextmanager
-def planned(folder: Path, requests: Iterable[object], **order: Any) -> Iterator[tuple[BatchOrder, Plan]]:
-    made = make_order(**order)
-    raws = (RawItem(f"requests[{index}]", value) for index, value in enumerate(requests))
+def planned(folder: Path, requests: Iterable[object], **order: Any) -> Iterator[tuple[BatchSpec, Plan]]:
+    made = make_spec(**order)
+    raws = (RawRequest(f"requests[{index}]", value) for index, value in enumerate(requests))
     with made.plan(raws, folder) as plan:
         yield made, plan
 
@@ -43,7 +43,7 @@ def left_of(plan: Plan) -> list[str]:
     return [item.id for item in plan.left()]
 
 
-def journal_of(order: BatchOrder, plan: Plan, item_id: str) -> str:
+def journal_of(order: BatchSpec, plan: Plan, item_id: str) -> str:
     """Return the name of an item's entry, as its job writes it."""
     [item] = [item for item in plan.left() if item.id == item_id]
     return order.job(item).journal_key.removeprefix(order.entries)
@@ -136,7 +136,7 @@ def test_requests_that_differ_in_an_id_or_in_what_they_generate_are_both_bought(
         ("to/", [{"id": "a", "prompt": "1"}, {"prompt": "2", "s3_key": "to/a/"}, "3"], None),
         (
             "to/",
-            [{"prompt": "1", "s3_key": "x.png"}, {"prompt": "2", "s3_key": "s3://memory/x.png"}],
+            [{"prompt": "1", "s3_key": "x.png"}, {"prompt": "2", "s3_key": "s3://bucket/x.png"}],
             "x.png",
         ),
         ("to/{sha256}.{ext}", ["1", "2"], None),
@@ -180,7 +180,7 @@ REQUESTS = st.lists(
 def test_a_plan_accepts_items_if_all_their_ids_and_all_keys_of_their_images_differ(
     tmp_path_factory: pytest.TempPathFactory, requests: list[object]
 ) -> None:
-    everything = [make_order(s3_key="{id}.{ext}").defaults.read(raw) for raw in requests]
+    everything = [make_spec(s3_key="{id}.{ext}").defaults.read(raw) for raw in requests]
     ids = [item.id for item in everything]
     keys = [
         item.target.key(index=index, ext="png", sha256="", several=item.request.n > 1)
@@ -237,19 +237,19 @@ def test_exactly_twenty_wrong_items_are_all_told(tmp_path: Path) -> None:
 
 
 def test_a_line_that_is_no_json_is_one_of_the_wrong_items(tmp_path: Path) -> None:
-    order = make_order()
-    raws = [RawItem("line 1", "a"), RawItem("line 2", InvalidRequest("is not JSON: words"))]
+    order = make_spec()
+    raws = [RawRequest("line 1", "a"), RawRequest("line 2", InvalidRequest("is not JSON: words"))]
     with pytest.raises(InvalidRequest, match=r"1 of 2 items are wrong:\nline 2: is not JSON: words\n"):
         order.plan(raws, tmp_path)
 
 
 def test_an_error_while_reading_is_told_as_it_is_and_closes_the_plan(tmp_path: Path) -> None:
-    def raws() -> Iterator[RawItem]:
-        yield RawItem("line 1", "a")
+    def raws() -> Iterator[RawRequest]:
+        yield RawRequest("line 1", "a")
         raise InvalidRequest("the file broke off")
 
     with pytest.raises(InvalidRequest, match=r"^the file broke off$"):
-        make_order().plan(raws(), tmp_path)
+        make_spec().plan(raws(), tmp_path)
 
 
 def test_no_refusal_of_a_plan_holds_a_prompt(tmp_path: Path) -> None:

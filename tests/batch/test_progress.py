@@ -128,7 +128,7 @@ def test_the_log_says_at_the_start_what_is_there_and_where_the_journal_is(
     scene.run(items(3))
     with caplog.at_level(logging.INFO):
         scene.run(items(5))
-    assert "5 items, 3 of them stored by earlier attempts. Journal and manifest: s3://memory/out/_aisa/" in (
+    assert "5 items, 3 of them stored by earlier attempts. Journal and manifest: s3://bucket/out/_aisa/" in (
         caplog.text
     )
 

@@ -39,9 +39,9 @@ def test_what_is_paid_for_and_not_stored_yet_does_not_pile_up(scene: Scene) -> N
 
     async def slowly(_prompt: str) -> None:
         nonlocal most
-        waiting = scene.gateway.bill.total() - len(scene.memory.images)
+        waiting = scene.gateway.bill.total() - len(scene.images)
         most = max(most, waiting)
-        await until(lambda: scene.gateway.bill.total() >= min(10 + len(scene.memory.images), 300))
+        await until(lambda: scene.gateway.bill.total() >= min(10 + len(scene.images), 300))
 
     scene.cdn.before = slowly
     assert scene.run(items(300))["stored"] == 300
@@ -109,21 +109,21 @@ def test_a_rate_limit_leaves_no_trace_in_the_journal(scene: Scene) -> None:
 
 def test_a_store_whose_conditions_are_worthless_is_asked_for_each_entry(scene: Scene) -> None:
     # A claim that the listing did not show could not be lost to: so it has to be looked for.
-    scene.memory.manners = "ignores"
+    scene.s3.put_conditions = "ignored"
     assert scene.run(items(5))["stored"] == 5
-    assert scene.store.count("read", "/items/") == 5
+    assert scene.store.count("GetObject", "/items/") == 5
 
 
 def test_a_store_that_keeps_conditions_is_not_asked_for_what_its_listing_does_not_show(scene: Scene) -> None:
     assert scene.run(items(5))["stored"] == 5
-    assert scene.store.count("read", "/items/") == 0
+    assert scene.store.count("GetObject", "/items/") == 0
 
 
 @pytest.mark.parametrize("manners", ["ignores", "501"])
 def test_on_a_store_without_conditions_a_retry_pays_only_for_what_is_missing(
     scene: Scene, manners: str
 ) -> None:
-    scene.memory.manners = manners  # type: ignore[assignment]  # parametrize gives strings
+    scene.s3.manners = manners  # type: ignore[assignment]  # parametrize gives strings
     scene.run(items(3))
     assert scene.run(items(5))["reused"] == 3
     assert scene.gateway.bill.total() == 5
@@ -131,7 +131,7 @@ def test_on_a_store_without_conditions_a_retry_pays_only_for_what_is_missing(
 
 def test_a_new_item_costs_the_store_a_claim_a_record_and_its_images(scene: Scene) -> None:
     scene.run(items(20, n=2))
-    assert scene.store.count("write", "/items/") == 3 * 20  # claimed, paid, stored
+    assert scene.store.count("PutObject", "/items/") == 3 * 20  # claimed, paid, stored
     assert scene.store.count("upload") == 40
     others = [request for request in scene.store.requests if "/items/" not in request[1]]
     assert len([operation for operation, _ in others if operation != "upload"]) <= 6

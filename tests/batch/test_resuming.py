@@ -42,9 +42,9 @@ def test_a_retry_pays_only_for_what_is_missing_and_asks_the_store_little(scene: 
     assert len(scene.gateway.sent) == 455
     asked = Counter(operation for operation, _ in scene.store.requests)
     assert asked["list"] == 1
-    assert scene.store.count("read", "/items/") == 0
-    assert scene.store.count("read") <= 450 / 50 + 2  # the objects with kept lines
-    assert scene.store.count("write", "/items/") == 3 * 5
+    assert scene.store.count("GetObject", "/items/") == 0
+    assert scene.store.count("GetObject") <= 450 / 50 + 2  # the objects with kept lines
+    assert scene.store.count("PutObject", "/items/") == 3 * 5
     assert (asked["upload"], asked["head"], asked["manifest"]) == (5, 0, 1)
 
 
@@ -184,10 +184,10 @@ def test_who_waits_for_another_copy_is_not_waited_for_when_the_batch_stops(scene
 
 def test_the_claims_of_a_copy_that_died_are_taken_over_and_admitted(scene: Scene) -> None:
     scene.run(items(3))
-    for key, (body, etag, moment) in list(scene.memory.objects.items()):
+    for key, (body, etag, moment) in list(scene.s3.objects.items()):
         if "/items/" in key:
             claimed = body.replace(b'"state": "stored"', b'"state": "claimed"')
-            scene.memory.objects[key] = (claimed, f"{etag}-claimed", moment)
+            scene.s3.objects[key] = (claimed, f"{etag}-claimed", moment)
     scene.outdate_claims()
 
     result = scene.run(items(3))
@@ -264,4 +264,4 @@ def test_a_batch_that_is_cancelled_keeps_what_is_settled(scene: Scene) -> None:
 
     scene.run(items(60))
     assert scene.gateway.bill.total() == 60
-    assert scene.store.count("read", "/items/") <= paid - 10  # some may be stored, and not settled yet
+    assert scene.store.count("GetObject", "/items/") <= paid - 10  # some may be stored, and not settled yet

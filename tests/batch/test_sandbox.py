@@ -19,11 +19,11 @@ from airflow_provider_aisa.core.layout import Target
 from airflow_provider_aisa.core.s3 import Bucket
 from airflow_provider_aisa.exceptions import ItemsFailed, QuotaExceeded
 from airflow_provider_aisa.sandbox import Fault, Sandbox
-from tests.batch.scene import make_order
+from tests.batch.scene import make_spec
 from tests.support import sandbox_settings
 
 if TYPE_CHECKING:
-    from airflow_provider_aisa.core.batch.tally import Tally
+    from airflow_provider_aisa.core.batch.progress import Tally
     from tools.seaweedfs import SeaweedFS
 
 
@@ -43,7 +43,7 @@ class Site:
     def run(self, requests: object, *, max_concurrency: int = 4, **order: Any) -> dict[str, Any]:
         """Run one attempt."""
         self.asked.clear()
-        made = make_order(s3_key="out/", **order)
+        made = make_spec(s3_key="out/", **order)
         made = replace(made, defaults=replace(made.defaults, target=Target(None, "out/{id}/{index}.{ext}")))
         made = made.in_bucket(self.bucket.name)
         folder = Path(tempfile.mkdtemp(dir=self.folder))

@@ -45,8 +45,8 @@ def test_a_batch_may_cost_exactly_what_it_may(scene: Scene) -> None:
 def test_what_earlier_attempts_have_paid_counts(scene: Scene, are_kept: bool) -> None:
     scene.run(items(2))
     if not are_kept:
-        for key in [key for key in scene.memory.objects if "/settled/" in key]:
-            del scene.memory.objects[key]
+        for key in [key for key in scene.s3.objects if "/settled/" in key]:
+            del scene.s3.objects[key]
 
     with pytest.raises(OverBudget, match=r"3 image\(s\) to buy cost 0.120 USD. Earlier requests cost 0.08"):
         scene.run(items(5), max_cost_usd=Decimal("0.19"))
@@ -66,8 +66,8 @@ def test_what_may_have_been_billed_counts_as_billed(scene: Scene, are_kept: bool
 
     assert scene.run(items(2), max_cost_usd=Decimal("0.12"))["stored"] == 2
     if not are_kept:
-        for key in [key for key in scene.memory.objects if "/settled/" in key]:
-            del scene.memory.objects[key]
+        for key in [key for key in scene.s3.objects if "/settled/" in key]:
+            del scene.s3.objects[key]
     with pytest.raises(OverBudget, match=r"Earlier requests cost 0\.12"):
         scene.run(items(3), max_cost_usd=Decimal("0.15"))
 
@@ -125,13 +125,13 @@ def test_what_is_paid_for_is_stored_even_when_the_rest_costs_too_much(scene: Sce
         scene.run(items(2))
     with pytest.raises(OverBudget):
         scene.run(items(5), max_cost_usd=Decimal("0.10"))
-    assert len(scene.memory.images) == 2
+    assert len(scene.images) == 2
 
 
 def test_a_damaged_entry_is_its_items_failure_also_when_there_is_a_budget(scene: Scene) -> None:
     scene.run(items(3))
-    key = next(key for key in scene.memory.objects if "/items/" in key)
-    scene.memory.objects[key] = (b"{", "damaged", 0.0)
+    key = next(key for key in scene.s3.objects if "/items/" in key)
+    scene.s3.objects[key] = (b"{", "damaged", 0.0)
     try:
         result = scene.run(items(4), max_cost_usd=Decimal(1), on_item_failure="keep")
     except JournalUnreadable:

@@ -55,7 +55,7 @@ def test_a_spend_cap_or_a_key_that_is_refused_stops_the_batch_at_the_first_item(
     assert type(caught.value) is error
     assert caught.value.retryable is retryable
     assert str(caught.value).startswith("the batch stopped: AIsa answered ")
-    assert "3 of 100 items are stored, 0 failed, 97 were not sent. Manifest: s3://memory/" in str(
+    assert "3 of 100 items are stored, 0 failed, 97 were not sent. Manifest: s3://bucket/" in str(
         caught.value
     )
     assert str(caught.value).endswith("A retry pays only for what is not paid yet.")
@@ -92,7 +92,7 @@ def test_what_is_paid_for_when_the_batch_stops_is_stored_first(
     paid = set(scene.gateway.bill)
     assert 3 <= len(paid) < 50
     assert {item_id for item_id, status in scene.statuses().items() if status == "stored"} == paid
-    assert len(scene.memory.images) == len(paid)
+    assert len(scene.images) == len(paid)
 
 
 def test_what_is_in_flight_when_the_batch_stops_is_waited_for_and_stored(
@@ -157,14 +157,14 @@ def test_items_that_earlier_attempts_have_paid_for_are_stored_even_when_nothing_
         scene.cdn.script[f"i{number}"] = [ImageUnavailable("the server failed")]
     with pytest.raises(ItemsFailed):
         scene.run(items(40))
-    assert len(scene.memory.images) == 0
+    assert len(scene.images) == 0
 
     scene.gateway.otherwise = QUOTA_EXCEEDED
     new = [{"id": "new", "prompt": "new"}]
     with pytest.raises(QuotaExceeded, match="40 of 41 items are stored"):
         scene.run([*new, *items(40)])
 
-    assert len(scene.memory.images) == 40
+    assert len(scene.images) == 40
     assert scene.statuses()["new"] == "not_sent"
 
 
@@ -182,7 +182,7 @@ def test_paid_items_beyond_those_under_way_are_stored_after_a_stop(scene: Scene)
     scene.cdn.before = lambda _prompt: until(lambda: scene.gateway.sent.count("lost") == 2)
     with pytest.raises(QuotaExceeded):
         scene.run([*lost, *items(count)])
-    assert len(scene.memory.images) == count
+    assert len(scene.images) == count
 
 
 @pytest.mark.parametrize("operation", ["upload", "write"])
@@ -212,12 +212,12 @@ def test_a_store_that_fails_stops_the_batch_and_loses_nothing_that_is_paid_for(
 def test_a_response_that_cannot_be_recorded_is_stored_by_who_has_it(scene: Scene) -> None:
     def fail(done: str, key: str) -> None:
         # Claims can be written, and nothing after that.
-        if done == "write" and "/items/" in key and key in scene.memory.objects:
+        if done == "write" and "/items/" in key and key in scene.s3.objects:
             raise StorageFailed("S3 says SlowDown")
 
     scene.on_store = fail
     assert scene.run(items(5))["stored"] == 5
-    assert len(scene.memory.images) == 5
+    assert len(scene.images) == 5
     assert scene.gateway.bill.total() == 5
 
 

@@ -19,7 +19,7 @@ from airflow_provider_aisa.core.batch.manifest import (
     stored_line,
     write_manifest,
 )
-from airflow_provider_aisa.core.batch.tally import Speedometer, Tally
+from airflow_provider_aisa.core.batch.progress import Speedometer, Tally
 from airflow_provider_aisa.core.generate import GenerationResult
 from airflow_provider_aisa.exceptions import AisaError, ContentRefused, GatewayFailed, ImageUnavailable
 

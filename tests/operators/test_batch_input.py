@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from airflow.sdk import DAG, BaseOperator
 
-from airflow_provider_aisa import cut_requests
+from airflow_provider_aisa import chunk_requests
 from airflow_provider_aisa.exceptions import (
     InvalidConnection,
     InvalidRequest,
@@ -175,7 +175,7 @@ def test_all_lines_of_a_long_file_are_priced_before_the_first_is_sent(desk: Desk
 
 def test_a_part_of_a_long_file_is_a_batch_of_its_own(desk: Desk) -> None:
     lines = ({"id": number, "prompt": f"fox {number}"} for number in range(2_000))
-    parts = cut_requests(desk.upload("requests.jsonl", lines), size=6)
+    parts = chunk_requests(desk.upload("requests.jsonl", lines), size=6)
 
     result = desk.run_batch(parts[123], map_index=123)
 
@@ -189,7 +189,7 @@ def test_a_part_of_a_long_file_is_a_batch_of_its_own(desk: Desk) -> None:
 
 def test_a_part_of_a_file_that_has_changed_since_is_refused(desk: Desk) -> None:
     uri = desk.upload("requests.jsonl", ["A fox", "An owl"])
-    [part] = cut_requests(uri)
+    [part] = chunk_requests(uri)
     desk.upload("requests.jsonl", ["A bat", "An owl"])
 
     with pytest.raises(InvalidRequest, match="has changed since it was cut into parts"):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.client import BaseClient
 
-from airflow_provider_aisa import cut_requests
+from airflow_provider_aisa import chunk_requests
 from airflow_provider_aisa.core.batch.resume import LEAST
 from airflow_provider_aisa.exceptions import (
     AisaError,
@@ -160,7 +160,7 @@ def test_another_run_is_another_purchase_and_another_manifest(desk: Desk) -> Non
 def test_a_cut_at_other_lines_pays_again_without_a_key(desk: Desk) -> None:
     """An item belongs to its task instance, and that has a map_index."""
     for run_id, size in (("run", 2), ("run", 3)):
-        for map_index, chunk in enumerate(cut_requests(foxes(6), size=size)):
+        for map_index, chunk in enumerate(chunk_requests(foxes(6), size=size)):
             desk.run_batch(chunk, run_id=run_id, map_index=map_index)
 
     # Items 0 and 1 stay in chunk 0, and item 3 in chunk 1; the others change places.
@@ -171,7 +171,7 @@ def test_with_a_key_an_item_is_paid_once_wherever_the_cut_puts_it(desk: Desk) ->
     for run_id, size in (("monday", 2), ("monday", 3), ("tuesday", 6)):
         results = [
             desk.run_batch(chunk, run_id=run_id, map_index=map_index, idempotency_key="catalogue")
-            for map_index, chunk in enumerate(cut_requests(foxes(6), size=size))
+            for map_index, chunk in enumerate(chunk_requests(foxes(6), size=size))
         ]
 
     assert desk.gateway.billed == 6
@@ -186,7 +186,7 @@ def test_with_a_key_an_item_is_paid_once_wherever_the_cut_puts_it(desk: Desk) ->
 def test_instances_that_share_a_key_have_a_manifest_each(desk: Desk) -> None:
     uris = {
         desk.run_batch(chunk, map_index=map_index, idempotency_key="catalogue")["manifest_uri"]
-        for map_index, chunk in enumerate(cut_requests(foxes(4), size=2))
+        for map_index, chunk in enumerate(chunk_requests(foxes(4), size=2))
     }
 
     assert len(uris) == 2

@@ -1,243 +1,217 @@
-"""Two copies of a task, any interleaving, any crash: nothing recorded is lost or paid for again.
+"""Whatever the gateway, a proxy, the store, another copy or a person does: eight invariants hold.
 
-The real pipeline runs in threads that stop at each step that can be seen from outside; hypothesis decides
-who goes on, who dies, and when time passes. Time passes only while nobody waits for a response: a claim
-outlives its request, which the request's timeout ensures.
+They are those of docs/paying-once.md. A story is drawn at random; the gateway's bill decides about it.
 """
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import queue
 import random
-import tempfile
-import threading
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, cast
+from decimal import Decimal
+from typing import Any, Final
 
-import httpx
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_aisa.core.gateway.client import AisaClient
-from airflow_provider_aisa.core.gateway.request import ImageRequest
-from airflow_provider_aisa.core.generate import GenerationResult, Pipeline
-from airflow_provider_aisa.core.images.download import FetchedImage, Fetcher
-from airflow_provider_aisa.core.images.inspect import ImageInfo
-from airflow_provider_aisa.core.job import Job
-from airflow_provider_aisa.core.journal.entry import Buyer, Entry, EntryState, Policy
-from airflow_provider_aisa.core.layout import Owner, Target
-from airflow_provider_aisa.exceptions import OutcomeUnknown
-from tests.paying.memory import Memory, MemoryBucket
-from tests.support import make_pacer, make_settings
+from airflow_provider_aisa.core.journal.entry import EntryState
+from airflow_provider_aisa.core.journal.steps import Policy
+from airflow_provider_aisa.exceptions import AisaError, OutcomeUnknown
+from tests.paying.world import ANSWERS, CLEARED, IMAGES, STALE, WAITING, Actor, World, content_of, link
 
-IMAGES = 2
-TIMEOUT = 10.0
-#: A failure is printed as it was found: shrinking runs of threads takes minutes.
-PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
-PATIENCE = 30  # seconds that a thread may compute before the test is called stuck
+PHASES: Final = (Phase.explicit, Phase.reuse, Phase.generate)  # Shrinking runs of threads takes minutes.
+PRICE: Final = Decimal("0.04")
+MOST_STEPS: Final = 3_000
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing that the actor does after it is seen by anybody."""
+def story(examples: int) -> Any:
+    """Draw so many stories. A failure is printed as its seed, which tells the same story again."""
+
+    def decorate(test: Any) -> Any:
+        drawn = given(seed=st.integers(0, 2**32))(test)
+        checks = [HealthCheck.too_slow]
+        return settings(max_examples=examples, suppress_health_check=checks, phases=PHASES)(drawn)
+
+    return decorate
 
 
-@dataclass
-class World:
-    """What both copies see: the store, and the gateway's bill."""
+class Story:
+    """Copies of one task, and what happens to them. A seed decides.
 
-    memory: Memory = field(default_factory=Memory)
-    #: Per POST that was billed: whether its response was read by a live actor.
-    bill: list[bool] = field(default_factory=list)
-    in_flight: int = 0
-    most_in_flight: int = 0
-
-
-class Actor:
-    """One process that runs the task: it stops at each checkpoint until it is told to go on, or dies."""
-
-    def __init__(self, world: World, policy: Policy) -> None:
-        self.world = world
-        self.result: GenerationResult | None = None
-        self.error: BaseException | None = None
-        self.at = "start"
-        self.is_sending = False
-        self._policy = policy
-        self._is_dead = False
-        self._arrived: queue.Queue[str] = queue.Queue()
-        self._orders: queue.Queue[bool] = queue.Queue()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-        self._wait()
-
-    @property
-    def is_over(self) -> bool:
-        return self.at == "over"
-
-    def step(self) -> None:
-        """Let the actor go on to its next checkpoint."""
-        self._orders.put(True)
-        self._wait()
-
-    def kill(self) -> None:
-        """Kill the actor where it stands."""
-        if self.is_sending:
-            self.is_sending = False
-            self.world.in_flight -= 1
-        self._is_dead = True
-        for _ in range(2 * IMAGES):  # One for each thread that may stand at a checkpoint.
-            self._orders.put(False)
-        while not self.is_over:
-            self._wait()
-
-    def _wait(self) -> None:
-        self.at = self._arrived.get(timeout=PATIENCE)
-
-    def checkpoint(self, label: str) -> None:
-        if self._is_dead:
-            raise Killed
-        self._arrived.put(label)
-        if not self._orders.get(timeout=PATIENCE):
-            raise Killed
-
-    def _run(self) -> None:
-        try:
-            with tempfile.TemporaryDirectory() as folder:
-                self.result = asyncio.run(self._pipeline(Path(folder)).run())
-        except BaseException as e:
-            self.error = e
-        self._arrived.put("over")
-
-    def _pipeline(self, folder: Path) -> Pipeline:
-        job = Job(
-            ImageRequest.parse(prompt="p", n=IMAGES),
-            Target("memory", "i/{index}.{ext}"),
-            Buyer(Owner("d", "r", "t"), 3),
-            policy=self._policy,
-        )
-        gateway_settings = make_settings(timeout=TIMEOUT, max_retries=0)
-        client = AisaClient(
-            gateway_settings, pacer=make_pacer(), transport=httpx.MockTransport(self._gateway)
-        )
-        return Pipeline(
-            job,
-            client=client,
-            fetcher=cast("Fetcher", self),
-            bucket=MemoryBucket(self.world.memory, self.checkpoint),
-            folder=folder,
-            sleep=self._sleep,
-        )
-
-    async def _sleep(self, _seconds: float) -> None:
-        self.checkpoint("waiting for another copy")
-
-    def _gateway(self, _request: httpx.Request) -> httpx.Response:
-        world = self.world
-        world.in_flight += 1
-        world.most_in_flight = max(world.most_in_flight, world.in_flight)
-        self.is_sending = True
-        self.checkpoint("sent, not billed")
-        number = len(world.bill)
-        world.bill.append(False)
-        self.checkpoint("billed, no response")
-        self.is_sending = False
-        world.in_flight -= 1
-        world.bill[number] = True
-        data = [{"url": f"https://cdn.test/{number}/{index}"} for index in range(IMAGES)]
-        return httpx.Response(200, json={"data": data, "usage": {"generated_images": IMAGES}})
-
-    async def fetch(self, url: str, path: Path) -> FetchedImage:
-        """Stand in for the Fetcher."""
-        self.checkpoint("fetch")
-        content = url.encode()
-        await asyncio.to_thread(path.write_bytes, content)
-        digest = hashlib.sha256(content).hexdigest()
-        return FetchedImage(path, len(content), digest, ImageInfo("image/png", 2048, 2048))
-
-
-def journal_of(world: World) -> Entry:
-    (body, _, _) = next(value for key, value in world.memory.objects.items() if "surplus" not in key)
-    return Entry.from_json(body, uri="s3://memory")
-
-
-def drive(world: World, policy: Policy, seed: int) -> list[Actor]:
-    """Run two copies with up to four crashes; the dead are started again, as Airflow does.
-
-    A seed decides, rather than draws: the images of one copy overtake each other, so that the number of
-    decisions is not the same every time.
+    Nobody can tell of a lost response whose only record somebody deletes. So somebody deletes either entries
+    of requests that are under way, or copies die; and what is rewritten in place stays what it was.
     """
-    decisions = random.Random(seed)  # noqa: S311 - not for secrets
-    actors = [Actor(world, policy), Actor(world, policy)]
-    crashes = decisions.randint(0, 4)
-    looks = decisions.randint(0, 8)
-    for _ in range(400):
-        alive = [actor for actor in actors if not actor.is_over]
-        if not alive:
-            break
-        if all(actor.at == "waiting for another copy" for actor in alive):
-            world.memory.now += TIMEOUT + 61.0
-        busy = [actor for actor in alive if actor.at != "waiting for another copy"]
-        # Somebody who waits may look a few times too early, but not for ever.
-        ready = busy if busy and not looks else alive
-        actor = decisions.choice(ready)
-        looks -= actor not in busy and looks > 0
-        if crashes and decisions.random() < 0.15:
-            crashes -= 1
-            actor.kill()
-            actors[actors.index(actor)] = Actor(world, policy)
-        else:
-            actor.step()
-    assert all(actor.is_over for actor in actors), [actor.at for actor in actors]
-    return actors
+
+    def __init__(self, seed: int, *, answers: list[str], crashes: int, **actor: Any) -> None:
+        self.decisions = random.Random(seed)  # noqa: S311 - not for secrets
+        self.world = World(answer=lambda: self.decisions.choice(answers))
+        self.actor = actor
+        self.crashes = self.decisions.randint(0, crashes)
+        self.meddles = self.decisions.randint(0, 4)
+        self.stills = self.decisions.randint(0, 2)
+        self.all: list[Actor] = []
+
+    def start(self, **changes: Any) -> Actor:
+        """Start a copy of the task."""
+        actor = Actor(self.world, **{**self.actor, **changes})
+        self.all.append(actor)
+        return actor
+
+    def run(self, *actors: Actor) -> list[Actor]:
+        """Let the copies run side by side to their ends. The dead are started again, as Airflow does."""
+        running = list(actors)
+        for _ in range(MOST_STEPS):
+            alive = [actor for actor in running if not actor.is_over]
+            if not alive:
+                break
+            self._happen()
+            if all(actor.at == WAITING for actor in alive):
+                self.world.clock.skip(STALE)
+            busy = [actor for actor in alive if actor.at != WAITING]
+            actor = self.decisions.choice(busy or alive)
+            if self.crashes and self.decisions.random() < 0.08:
+                self.crashes -= 1
+                actor.kill()
+                running[running.index(actor)] = self.start()
+            else:
+                actor.step()
+                self.check_what_is_returned(actor)
+        assert all(actor.is_over for actor in running), [actor.at for actor in running]
+        for actor in running:
+            assert actor.crash is None, repr(actor.crash)
+        return running
+
+    def _happen(self) -> None:
+        """Let somebody else do something, now and then."""
+        world, decisions = self.world, self.decisions
+        journals = [key for key in world.journals if key.endswith(".json")]
+        sending = any(actor.is_sending for actor in self.all if not actor.is_over)
+        if self.meddles and journals and decisions.random() < 0.1:
+            self.meddles -= 1
+            key = decisions.choice(journals)
+            if sending and not self.crashes and self.stills == 0 and decisions.random() < 0.5:
+                world.meddler.delete(key)
+            else:
+                world.meddler.rewrite(key)
+        elif self.stills and sending and decisions.random() < 0.05:
+            self.stills -= 1
+            world.clock.skip(STALE)  # A process that stands still, while its claim becomes stale.
+
+    def check_what_is_returned(self, actor: Actor) -> None:
+        """Assert that what a copy returns as a success is at its URIs, and belongs to one response."""
+        if not actor.is_over or actor.receipt is None or actor.receipt.error is not None:
+            return
+        result = actor.receipt.result
+        assert [image["index"] for image in result["images"]] == list(range(IMAGES))
+        contents = [self.world.content(image["key"]) for image in result["images"]]
+        assert contents in [
+            [content_of(link(number, index)) for index in range(IMAGES)]
+            for number in range(len(self.world.bill))
+        ], "an image of another purchase is returned"
+
+    def check_the_bill(self, last: Actor) -> None:
+        """Assert that no attempt received two billed responses, and that nothing billed goes unsaid."""
+        assert all(actor.received <= 1 for actor in self.all), "an attempt had a response and paid again"
+        assert last.receipt is not None
+        said = last.receipt.unknown_outcomes
+        if isinstance(last.receipt.error, AisaError):
+            assert last.receipt.error.unknown_outcomes == said
+        assert self.world.unreceived <= said, (self.world.unreceived, said)
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], phases=PHASES)
-@given(st.integers(0, 2**32))
-def test_two_copies_and_any_crashes_lose_nothing_and_admit_every_second_payment(seed: int) -> None:
-    world = World()
+EVERYTHING: Final = [*ANSWERS, *["images"] * 8]
+SURE: Final = ["images"]
 
-    actors = drive(world, Policy(), seed)
 
-    results = [actor.result for actor in actors]
-    assert [actor.error for actor in actors] == [None, None]
-    assert results[0] is not None
-    assert results[1] is not None
-    assert results[0].images == results[1].images
-    assert len(results[0].images) == IMAGES
-    entry = journal_of(world)
+@story(300)
+def test_two_copies_any_answers_and_any_crashes_leave_nothing_unsaid(seed: int) -> None:
+    told = Story(seed, answers=EVERYTHING, crashes=4, max_retries=3)
+
+    told.run(told.start(), told.start())
+    told.crashes = told.meddles = told.stills = 0
+    told.world.answer = lambda: "images"
+    told.world.clock.skip(STALE)
+    [last] = told.run(told.start())
+
+    told.check_the_bill(last)
+    assert last.receipt is not None
+    assert last.receipt.error is None
+    entry = told.world.entry()
     assert entry.state is EntryState.STORED
     assert "https://" not in entry.to_json().decode()
-    assert set(world.memory.images) == {"i/0.png", "i/1.png"}
-    assert world.most_in_flight <= 1
-    # Each payment beyond the first is one that some copy died over, and all of them are admitted.
-    assert len(world.bill) - 1 <= entry.unknown_outcomes
-    if len(world.bill) == 1:
-        assert sum(not result.reused for result in results if result) <= 1
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], phases=PHASES)
-@given(st.integers(0, 2**32))
-def test_at_most_once_never_bills_twice(seed: int) -> None:
-    world = World()
+@story(150)
+def test_at_most_once_never_sends_after_a_request_that_may_have_been_billed(seed: int) -> None:
+    """Somebody who deletes the journal takes away what at-most-once knows: here nobody does."""
+    told = Story(seed, answers=EVERYTHING, crashes=4, max_retries=3, policy=Policy("reuse", "at-most-once"))
+    told.meddles = 0
 
-    actors = drive(world, Policy(delivery="at-most-once"), seed)
+    ended = told.run(told.start(), told.start())
 
-    assert len(world.bill) <= 1
-    for actor in actors:
-        assert actor.error is None or isinstance(actor.error, OutcomeUnknown)
-
-
-def run_alone(world: World, policy: Policy = Policy()) -> Actor:  # noqa: B008 - frozen
-    actor = Actor(world, policy)
-    while not actor.is_over:
-        actor.step()
-    return actor
+    assert len(told.world.bill) <= 1
+    said = [actor.error.unknown_outcomes for actor in ended if isinstance(actor.error, AisaError)]
+    assert told.world.unreceived <= max(said, default=0), "a lost response goes unsaid"
 
 
-def steps_of_a_run() -> list[str]:
-    actor = Actor(World(), Policy())
+@story(100)
+def test_a_budget_counts_all_that_was_or_may_have_been_paid(seed: int) -> None:
+    """Three images' worth of prompts that change between the attempts, lost responses and crashes."""
+    told = Story(seed, answers=EVERYTHING, crashes=3, max_retries=3, max_cost_usd=4 * PRICE)
+    told.meddles = told.stills = 0
+
+    for prompt in ("p1", "p2", "p1", "p3"):
+        told.actor["prompt"] = prompt
+        told.run(told.start())
+        told.world.clock.skip(STALE)
+
+    assert len(told.world.bill) * IMAGES * PRICE <= 4 * PRICE
+
+
+@story(100)
+def test_what_is_stored_stands_until_its_successor_is_stored(seed: int) -> None:
+    told = Story(seed, answers=[*EVERYTHING, "lost", "lost"], crashes=0, max_retries=1)
+    told.world.answer = lambda: "images"
+    told.meddles = 0
+    told.run(told.start())
+    told.world.answer = lambda: told.decisions.choice([*EVERYTHING, "lost", "lost"])
+
+    [anew] = told.run(told.start(policy=Policy("regenerate"), buyer=CLEARED))
+    told.world.clock.skip(STALE)
+    posts = told.world.posts
+    [last] = told.run(told.start(policy=Policy("reuse"), buyer=CLEARED))
+
+    assert last.receipt is not None
+    assert last.receipt.error is None
+    assert told.world.posts == posts, "reuse has paid although images were stored"
+    number = 0 if anew.error is not None else len(told.world.bill) - 1
+    contents = [told.world.content(image.key) for image in last.receipt.images]
+    assert contents == [content_of(link(number, index)) for index in range(IMAGES)]
+
+
+def test_every_single_crash_point_ends_in_stored_images() -> None:
+    table: list[tuple[str, int, int]] = []
+    for point, label in enumerate(_steps_of_a_run()):
+        world = World()
+        actor = Actor(world)
+        for _ in range(point):
+            actor.step()
+        actor.kill()
+        world.clock.skip(STALE)
+
+        again = Actor(world).finish()
+
+        assert again.error is None, (label, again.error)
+        table.append((label, len(world.bill), again.unknown_outcomes))
+        assert len(world.bill) == 1 or again.unknown_outcomes == 1, label
+        assert [world.content(image.key) for image in again.images] == [
+            content_of(link(len(world.bill) - 1, index)) for index in range(IMAGES)
+        ]
+    twice = {label for label, billed, _ in table if billed > 1}
+    # The write before which a run is billed twice is the one of the paid response.
+    assert twice == {"billed, no response", "before PutObject"}, table
+
+
+def _steps_of_a_run() -> list[str]:
+    actor = Actor(World())
     seen = []
     while not actor.is_over:
         seen.append(actor.at)
@@ -245,47 +219,12 @@ def steps_of_a_run() -> list[str]:
     return seen
 
 
-def test_every_single_crash_point_ends_in_stored_images() -> None:
-    table: list[tuple[str, int, int]] = []
-    for point, label in enumerate(steps_of_a_run()):
-        world = World()
-        actor = Actor(world, Policy())
-        for _ in range(point):
-            actor.step()
-        actor.kill()
-        world.memory.now += TIMEOUT + 61.0
+def test_at_most_once_says_what_it_does_not_know() -> None:
+    world = World(answer=lambda: "lost")
 
-        again = run_alone(world)
+    receipt = Actor(world, Policy("reuse", "at-most-once"), max_retries=3).finish()
 
-        assert again.error is None, (label, again.error)
-        assert again.result is not None
-        table.append((label, len(world.bill), again.result.unknown_outcomes))
-        assert len(world.bill) == 1 or again.result.unknown_outcomes == 1, label
-        assert len(world.memory.images) == IMAGES
-    twice = {label for label, billed, _ in table if billed > 1}
-    # A run's second write is the paid response; dying after the first, the claim, is not billed twice.
-    assert twice == {"billed, no response", "before write"}, table
-
-
-def test_a_paused_copy_that_lost_its_claim_keeps_what_it_paid_for() -> None:
-    world = World()
-    paused = Actor(world, Policy())
-    while paused.at != "billed, no response":
-        paused.step()
-    world.memory.now += TIMEOUT + 61.0
-
-    taker = run_alone(world)
-    while not paused.is_over:
-        paused.step()
-
-    assert len(world.bill) == 2
-    assert taker.result is not None
-    assert taker.result.unknown_outcomes == 1
-    assert paused.result is not None
-    assert paused.result.images == taker.result.images
-    assert paused.result.reused
-    surplus = [key for key in world.memory.objects if "surplus" in key]
-    assert len(surplus) == 1
-    kept = Entry.from_json(world.memory.objects[surplus[0]][0], uri="s3://memory")
-    links = [cast("dict[str, Any]", image)["url"] for image in (kept.response or {})["images"]]
-    assert links == ["https://cdn.test/0/0", "https://cdn.test/0/1"]
+    assert world.posts == 1
+    assert isinstance(receipt.error, OutcomeUnknown)
+    assert not receipt.error.retryable
+    assert receipt.error.unknown_outcomes == 1

@@ -1,6 +1,6 @@
-"""A long list or file of requests becomes parts, each a batch of its own that sees no other.
+"""A long list or file of requests becomes chunks, each a batch of its own that sees no other.
 
-What two parts could do to each other is found here, or nowhere.
+What two chunks could do to each other is found here, or nowhere.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from airflow_provider_aisa.core.batch.source import (
-    Part,
+    Chunk,
     file_of,
     nothing_in,
     open_file,
@@ -31,7 +31,7 @@ _SHOWN: Final = 50  # characters of an id
 _TELLS_APART: Final = ("{id}", "{sha256}")
 
 
-def cut_list(items: Iterable[T], size: int) -> list[list[T]]:
+def chunk_list(items: Iterable[T], size: int) -> list[list[T]]:
     """Return lists of at most ``size`` items each, in their order.
 
     :raises InvalidRequest: two items have the same id or s3_key, or are the same request.
@@ -45,21 +45,21 @@ def cut_list(items: Iterable[T], size: int) -> list[list[T]]:
     return [everything[start : start + size] for start in range(0, len(everything), size)]
 
 
-def cut_file(uri: str, size: int, client: S3Client) -> list[str]:
-    """Return the URIs of parts of at most ``size`` requests each, in their order.
+def chunk_file(uri: str, size: int, client: S3Client) -> list[str]:
+    """Return the URIs of chunks of at most ``size`` requests each, in their order.
 
-    The file is read once, as a stream, and stays where it is: a part is a range of its bytes, and can be
+    The file is read once, as a stream, and stays where it is: a chunk is a range of its bytes, and can be
     read as long as the file does not change. In memory are the URIs and some hundred bytes per line.
 
     :param uri: ``s3://bucket/key`` of a JSON Lines file.
     :raises InvalidRequest: lines are no JSON, or two of them have the same id or s3_key or are the same
-        request; the file is empty, or is a part already.
+        request; the file is empty, or is a chunk already.
     :raises StorageFailed: the file is missing, may not be read, or reading broke off half-way.
     """
     check_size(size)
     file = file_of(uri)
-    if file.part is not None:
-        raise InvalidRequest(f"requests {file.uri} is a part of a file already: cut the whole file")
+    if file.chunk is not None:
+        raise InvalidRequest(f"requests {file.uri} is a chunk of a file already: cut the whole file")
     check = _Check(file.uri, lambda number: f"line {number}")
     starts: list[tuple[int, int]] = []
     with open_file(file, client) as found:
@@ -72,7 +72,7 @@ def cut_file(uri: str, size: int, client: S3Client) -> list[str]:
         raise nothing_in(file.uri)
     ends = [*starts, (found["ContentLength"], 0)]
     return [
-        file.part_uri(Part(first, after - 1, number, found["ETag"]))
+        file.chunk_uri(Chunk(first, after - 1, number, found["ETag"]))
         for (first, number), (after, _) in pairwise(ends)
     ]
 
@@ -80,7 +80,9 @@ def cut_file(uri: str, size: int, client: S3Client) -> list[str]:
 def check_size(size: object) -> None:
     """Raise InvalidRequest unless it is a whole number from 1."""
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise InvalidRequest(f"size {size!r} is not a number of requests per part: use a whole number from 1")
+        raise InvalidRequest(
+            f"size {size!r} is not a number of requests per chunk: use a whole number from 1"
+        )
 
 
 class _Check:
@@ -124,7 +126,7 @@ class _Check:
             return
         more = f"; and {self._wrong - _MOST_TOLD:,} more" if self._wrong > _MOST_TOLD else ""
         raise InvalidRequest(
-            f"{self._source} cannot be cut: {'; '.join(self._told)}{more}. "
+            f"{self._source} cannot be cut into chunks: {'; '.join(self._told)}{more}. "
             f"Next: {'; '.join(self._next_steps)}. Nothing was sent."
         )
 

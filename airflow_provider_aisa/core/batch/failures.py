@@ -6,8 +6,8 @@ import logging
 from typing import Final
 
 from airflow_provider_aisa.core.batch.manifest import error_text
-from airflow_provider_aisa.core.batch.spec import BatchOrder
-from airflow_provider_aisa.core.batch.tally import Tally
+from airflow_provider_aisa.core.batch.progress import Tally
+from airflow_provider_aisa.core.batch.spec import BatchSpec
 from airflow_provider_aisa.exceptions import (
     AisaError,
     GatewayFailed,
@@ -37,9 +37,9 @@ class Failures:
     :param in_flight: requests that may be lost at once.
     """
 
-    def __init__(self, order: BatchOrder, tally: Tally, *, in_flight: int) -> None:
+    def __init__(self, spec: BatchSpec, tally: Tally, *, in_flight: int) -> None:
         self._most_in_a_row = max(GATEWAY_DOWN, 2 * in_flight)
-        self._order = order
+        self._spec = spec
         self._tally = tally
         self._in_a_row = 0  # without an answer
         self._successes = 0  # of the gateway, when the row began
@@ -54,7 +54,7 @@ class Failures:
     @property
     def are_too_many(self) -> bool:
         """Whether more items have failed than ``max_failures`` allows."""
-        return self._tally.failed > self._order.allowed_failures(self._tally.total)
+        return self._tally.failed > self._spec.allowed_failures(self._tally.total)
 
     def add(self, item_id: str, error: AisaError) -> None:
         """Note that an item failed; the first ones are logged."""
@@ -89,19 +89,17 @@ class Failures:
             f"{tally.total - tally.done:,} were not sent. Manifest: {manifest_uri}."
         )
         if isinstance(stopped_by, AisaError):
+            details = stopped_by.to_dict() | {"unknown_outcomes": tally.unknown_outcomes}
+            del details["error"], details["message"]
             raise type(stopped_by)(
                 f"the batch stopped: {error_text(stopped_by)} {state} "
                 "A retry pays only for what is not paid yet.",
-                status=stopped_by.status,
-                code=stopped_by.code,
-                request_id=stopped_by.request_id,
-                retry_after=stopped_by.retry_after,
-                retryable=stopped_by.retryable,
+                **details,
             )
         if stopped_by is not None:
             log.error("The batch stopped: %s", state)
             raise stopped_by
-        if is_stopped or (tally.failed and self._order.on_item_failure == "fail"):
+        if is_stopped or (tally.failed and self._spec.on_item_failure == "fail"):
             raise self._items_failed(state, is_stopped=is_stopped)
 
     def _items_failed(self, state: str, *, is_stopped: bool) -> ItemsFailed:
@@ -113,6 +111,6 @@ class Failures:
         items = "item" if tally.failed == 1 else "items"
         return ItemsFailed(
             f"{tally.failed:,} {items} failed ({kinds}), {why}: {named}{more}. {state} "
-            "Mend those that say so; a retry pays only for what is not paid yet.",
+            "Fix those that say so; a retry pays only for what is not paid yet.",
             retryable=self._has_retryable,
         )

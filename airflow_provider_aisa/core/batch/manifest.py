@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeGuard
+from typing import Any, Final
 
-from airflow_provider_aisa.core.generate import GenerationResult, Pipeline
+from airflow_provider_aisa.core.journal.entry import Entry
+from airflow_provider_aisa.core.receipt import Receipt
 from airflow_provider_aisa.exceptions import AisaError, ContentRefused
 
 STORED: Final = "stored"
 FAILED: Final = "failed"
 NOT_SENT: Final = "not_sent"
+#: An entry of the journal that no request of this attempt asks for, such as one with another prompt.
+UNMATCHED: Final = "unmatched"
 
-Line = Mapping[str, Any]
-_NOTHING: Final[Line] = {
+ManifestLine = Mapping[str, Any]
+_NOTHING: Final[ManifestLine] = {
     "images": [],
     "usage": None,
     "cost_usd": None,
@@ -29,36 +32,49 @@ _NOTHING: Final[Line] = {
 }
 
 
-def is_line(document: object) -> TypeGuard[Line]:
-    """Return whether JSON that was read back has all that a line has."""
-    return isinstance(document, dict) and {"id", "status", *_NOTHING} <= document.keys()
-
-
-def stored_line(item_id: str, result: GenerationResult) -> Line:
-    """Return the line of an item whose images are in S3."""
-    document = result.to_dict()
-    found = {name: document[name] for name in _NOTHING if name in document}
-    return {"id": item_id, "status": STORED, **_NOTHING, **found}
-
-
-def failed_line(item_id: str, error: AisaError, pipeline: Pipeline) -> Line:
-    """Return the line of an item that failed: what is paid for and what is stored all the same."""
-    entry, unknown_outcomes = pipeline.entry, pipeline.unknown_outcomes
-    response = (entry.response if entry else None) or {}
-    return {
+def line_of(item_id: str, receipt: Receipt) -> ManifestLine:
+    """Return an item's line: what is paid for and what is stored, also when it failed."""
+    response, error = receipt.response, receipt.error
+    line = {
         "id": item_id,
-        "status": FAILED,
+        "status": STORED if error is None else FAILED,
         **_NOTHING,
-        "images": [dict(image) for image in pipeline.images],
-        "usage": response.get("usage"),
-        "cost_usd": entry.cost_usd if entry else 0.0,
-        "reused": pipeline.is_resumed,
-        "request_id": error.request_id or response.get("request_id"),
-        "unknown_outcomes": unknown_outcomes,
-        "error": type(error).__name__,
-        "code": error.code,
-        "message": error_text(error),
-        "journal_uri": pipeline.journal_uri if entry or unknown_outcomes else None,
+        "images": [image.to_dict() for image in receipt.images],
+        "usage": dict(response.usage) if response else None,
+        "cost_usd": receipt.cost_usd,
+        "reused": receipt.is_reused,
+        "request_id": response.request_id if response else None,
+        "unknown_outcomes": receipt.unknown_outcomes,
+        "journal_uri": None if receipt.is_empty else receipt.journal_uri,
+    }
+    if isinstance(error, AisaError):
+        line |= {
+            "error": type(error).__name__,
+            "code": error.code,
+            "message": error_text(error),
+            "request_id": error.request_id or line["request_id"],
+        }
+    return line
+
+
+def unmatched_line(entry: Entry, journal_uri: str) -> ManifestLine:
+    """Return the line of a purchase that no request of this attempt asks for any more."""
+    response = entry.response
+    return {
+        "id": entry.item,
+        "status": UNMATCHED,
+        **_NOTHING,
+        "images": [image.to_dict() for image in entry.images],
+        "usage": dict(response.usage) if response else None,
+        "cost_usd": entry.cost_usd,
+        "reused": True,
+        "request_id": response.request_id if response else None,
+        "unknown_outcomes": len(entry.may_be_billed),
+        "message": (
+            "an earlier attempt of this task has paid for a request that is not among the requests any more. "
+            "Put it back to get its images, or ask AIsa's support with the request id."
+        ),
+        "journal_uri": journal_uri,
     }
 
 
@@ -80,7 +96,7 @@ def write_manifest(path: Path, lines: Iterable[tuple[str, str | None]]) -> None:
             file.write("\n")
 
 
-def dump(line: Line) -> str:
+def dump(line: ManifestLine) -> str:
     """Return a line's text."""
     text = json.dumps(line, ensure_ascii=False, separators=(",", ":"))
     # Half a character, which JSON can carry and UTF-8 cannot, stays JSON's own escape.

@@ -16,7 +16,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Self
 
-from airflow_provider_aisa.core.batch.items import BatchItem
 from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.layout import SUFFIXES, Target
 from airflow_provider_aisa.exceptions import InvalidRequest
@@ -36,10 +35,13 @@ CREATE TABLE item (
     template TEXT NOT NULL,     -- of its images' keys
     images INTEGER NOT NULL,
     price TEXT,                 -- USD per image; NULL when nobody knows it
-    fingerprint TEXT NOT NULL,
     journal TEXT NOT NULL,      -- the name of its entry
-    etag TEXT,                  -- of the entry, when this attempt found one
+    has_entry INTEGER NOT NULL DEFAULT 0,
     line TEXT                   -- of the manifest, once it is settled
+);
+CREATE TABLE stranger (         -- entries of the journal that belong to no item
+    journal TEXT PRIMARY KEY,
+    line TEXT                   -- of the manifest, if it is to be told
 );
 CREATE TABLE image_key (
     stem BLOB NOT NULL,         -- the key's digest, without its ending
@@ -52,26 +54,40 @@ _FIND_JOURNALS: Final = "CREATE INDEX item_journal ON item (journal)"
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedItem:
-    """An item that is to be done.
+class Item:
+    """One request of a batch, checked.
 
-    :param journal: the name of its entry.
-    :param has_entry: the journal holds an entry for it.
+    :param id: unique in its batch.
+    :param is_given: its author chose the id; otherwise it is made of the request.
+    :param target: with ``{id}`` filled in.
+    :param price_usd: per image; None when nobody knows it.
+    :param journal: the name of its journal, without a folder.
     """
 
-    position: int
     id: str
+    is_given: bool
     request: ImageRequest
     target: Target
-    price_usd: Decimal | None
-    fingerprint: str
-    journal: str
-    has_entry: bool
+    price_usd: Decimal | None = None
+    journal: str = ""
 
     @property
     def cost_usd(self) -> Decimal:
         """What its images cost; 0 when nobody knows their price."""
         return (self.price_usd or Decimal(0)) * self.request.n
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedItem:
+    """An item that is to be done.
+
+    :param position: in the input, from 0.
+    :param has_entry: the journal holds an entry for it.
+    """
+
+    position: int
+    item: Item
+    has_entry: bool
 
 
 class Plan:
@@ -93,17 +109,19 @@ class Plan:
         #: Models whose rules and prices are not known here.
         self.unknown_models: set[str] = set()
 
-    def add(self, place: str, item: BatchItem, *, price: Decimal | None, journal: str) -> None:
+    def add(self, place: str, item: Item) -> None:
         """Add an item.
 
-        :param journal: the name of its entry, without a folder.
+        :param place: where its author wrote it.
         :raises InvalidRequest: another item has its id, or the key of one of its images.
         """
         self._check_id(item)
         self._take_keys(item)
-        request = item.request
+        request, price = item.request, item.price_usd
+        if not request.is_known_model:
+            self.unknown_models.add(request.model)
         self._execute(
-            "INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
+            "INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, NULL)",
             self.total,
             place,
             item.id,
@@ -111,33 +129,34 @@ class Plan:
             item.target.template,
             request.n,
             None if price is None else str(price),
-            request.fingerprint(),
-            journal,
+            item.journal,
         )
         self.total += 1
 
-    def mark_found(self, entries: Iterable[tuple[str, str]]) -> None:
-        """Note which items have an entry in the journal: its name and its ETag."""
-        self._execute(_FIND_JOURNALS)
-        for name, etag in entries:
-            self._execute("UPDATE item SET etag = ? WHERE journal = ?", etag, name)
+    def mark_found(self, journals: Iterable[str]) -> None:
+        """Note which items have an entry in the journal, and which entries belong to no item.
 
-    def restore(self, line: str, *, journal: str, etag: str, fingerprint: str, images: int | None) -> bool:
-        """Settle an item whose entry still is what it was when its line was kept; return whether it is.
-
-        :param images: how many there are: fewer than were asked for are not enough. None: they are.
+        :param journals: the names of the entries that there are.
         """
-        rows = self._execute(
-            "SELECT position FROM item WHERE journal = ?1 AND etag = ?2 AND fingerprint = ?3 "
-            "AND (?4 IS NULL OR images <= ?4) AND line IS NULL",
-            journal,
-            etag,
-            fingerprint,
-            images,
-        )
-        for (position,) in rows:
-            self.settle(position, line)
-        return bool(rows)
+        self._execute(_FIND_JOURNALS)
+        for name in journals:
+            if self._execute("SELECT 1 FROM item WHERE journal = ?", name):
+                self._execute("UPDATE item SET has_entry = 1 WHERE journal = ?", name)
+            else:
+                self._execute("INSERT OR IGNORE INTO stranger VALUES (?, NULL)", name)
+
+    def strangers(self) -> Iterator[str]:
+        """Yield the names of the entries that belong to no item."""
+        last = ""
+        while rows := self._execute(
+            "SELECT journal FROM stranger WHERE journal > ? ORDER BY journal LIMIT ?", last, _PAGE
+        ):
+            for (last,) in rows:
+                yield last
+
+    def tell_stranger(self, journal: str, line: str) -> None:
+        """Keep the manifest's line of an entry that belongs to no item."""
+        self._execute("UPDATE stranger SET line = ? WHERE journal = ?", line, journal)
 
     def settle(self, position: int, line: str) -> None:
         """Keep an item's line of the manifest."""
@@ -145,43 +164,53 @@ class Plan:
 
     def left(self) -> Iterator[PlannedItem]:
         """Yield the items that are not settled: first those with an entry, which may be paid for already."""
-        for has_entry in (True, False):
-            yield from self._left(has_entry)
+        yield from self.with_entry()
+        yield from self._left(has_entry=False)
 
-    def _left(self, has_entry: bool) -> Iterator[PlannedItem]:
+    def with_entry(self) -> Iterator[PlannedItem]:
+        """Yield those of :meth:`left` that have an entry in the journal."""
+        yield from self._left(has_entry=True)
+
+    def new_cost(self) -> tuple[Decimal, int]:
+        """Return what the items without an entry cost in USD, and how many images they are."""
+        rows = self._execute(
+            "SELECT price, SUM(images) FROM item WHERE has_entry = 0 AND line IS NULL GROUP BY price"
+        )
+        cost = sum((Decimal(price or 0) * images for price, images in rows), Decimal(0))
+        return cost, sum(images for _, images in rows)
+
+    def _left(self, *, has_entry: bool) -> Iterator[PlannedItem]:
         position = -1
         while rows := self._execute(
-            "SELECT position, id, request, template, price, fingerprint, journal FROM item "
-            "WHERE position > ? AND line IS NULL AND (etag IS NOT NULL) = ? ORDER BY position LIMIT ?",
+            "SELECT position, id, request, template, price, journal FROM item "
+            "WHERE position > ? AND line IS NULL AND has_entry = ? ORDER BY position LIMIT ?",
             position,
             has_entry,
             _PAGE,
         ):
-            for position, item_id, request, template, price, fingerprint, journal in rows:
+            for position, item_id, request, template, price, journal in rows:
                 yield PlannedItem(
                     position,
-                    item_id,
-                    ImageRequest(*json.loads(request)),
-                    Target(self._bucket, template),
-                    None if price is None else Decimal(price),
-                    fingerprint,
-                    journal,
+                    Item(
+                        item_id,
+                        True,
+                        ImageRequest(*json.loads(request)),
+                        Target(self._bucket, template),
+                        None if price is None else Decimal(price),
+                        journal,
+                    ),
                     has_entry,
                 )
 
-    def cost_usd(self, journal: str) -> Decimal:
-        """Return what the images that an item asks for cost; 0 when nobody knows their price."""
-        ((images, price),) = self._execute("SELECT images, price FROM item WHERE journal = ?", journal)
-        return Decimal(price or 0) * int(images)
-
     def lines(self) -> Iterator[tuple[str, str | None]]:
-        """Yield each item's id and its line of the manifest, in the order of the input."""
+        """Yield each item's id and its line of the manifest, in the order of the input; strangers last."""
         for first in range(0, self.total, _PAGE):
             yield from self._execute(
                 "SELECT id, line FROM item WHERE position >= ? AND position < ? ORDER BY position",
                 first,
                 first + _PAGE,
             )
+        yield from self._execute("SELECT journal, line FROM stranger WHERE line IS NOT NULL ORDER BY journal")
 
     def close(self) -> None:
         """Close the database."""
@@ -198,13 +227,13 @@ class Plan:
         with self._lock:
             return self._db.execute(statement, values).fetchall()
 
-    def _check_id(self, item: BatchItem) -> None:
+    def _check_id(self, item: Item) -> None:
         for (place,) in self._execute("SELECT place FROM item WHERE id = ?", item.id):
             if item.is_given:
                 raise InvalidRequest(f"has the id {item.id!r}, as {place} has: ids are unique in a batch")
             raise InvalidRequest(f"is the same request as {place}: drop one, or give both ids to pay twice")
 
-    def _take_keys(self, item: BatchItem) -> None:
+    def _take_keys(self, item: Item) -> None:
         """Refuse an item whose images would overwrite another's."""
         several = item.request.n > 1
         taken: list[tuple[bytes, str, int]] = []

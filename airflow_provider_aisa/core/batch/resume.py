@@ -1,149 +1,199 @@
-"""What earlier attempts have settled, in few objects: a retry lists the journal once and reads these.
+"""What earlier attempts of a batch have left: what is stored needs nothing more, and all of it counts.
 
-A kept line counts only as long as its journal entry still has the ETag that it had, so these objects may be
-missing, old or deleted: whatever they do not tell is read from the journal itself.
+A retry lists the journal once and reads the entries that there are. It looks at the images of what is stored
+by listing them, which takes a request per thousand.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import threading
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
-from typing import Final
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from itertools import islice, takewhile
+from typing import Final, TypeVar
 
-from airflow_provider_aisa.core.batch.manifest import Line, dump, is_line
-from airflow_provider_aisa.core.batch.plan import Plan
-from airflow_provider_aisa.core.batch.spec import BatchOrder
-from airflow_provider_aisa.core.journal.entry import Buyer
-from airflow_provider_aisa.core.layout import Owner
-from airflow_provider_aisa.core.s3 import Bucket, StoredObject
-from airflow_provider_aisa.exceptions import StorageFailed
+from airflow_provider_aisa.core.batch.manifest import ManifestLine, dump, line_of, unmatched_line
+from airflow_provider_aisa.core.batch.plan import Plan, PlannedItem
+from airflow_provider_aisa.core.batch.spec import BatchSpec
+from airflow_provider_aisa.core.budget import spent_on
+from airflow_provider_aisa.core.generate import decide
+from airflow_provider_aisa.core.images.stored import StoredImage
+from airflow_provider_aisa.core.images.transfer import verify
+from airflow_provider_aisa.core.journal.entry import Stored
+from airflow_provider_aisa.core.journal.steps import Action
+from airflow_provider_aisa.core.journal.store import Found, Journal
+from airflow_provider_aisa.core.receipt import Receipt
+from airflow_provider_aisa.core.s3 import Bucket
+from airflow_provider_aisa.exceptions import AisaError, JournalUnreadable
 
 log = logging.getLogger(__name__)
 
-#: Kept lines go into an object of their own when there are as many as this, or as this share of all.
-LEAST: Final = 50
-SHARE: Final = 0.05
-_READERS: Final = 8
+S = TypeVar("S")
+T = TypeVar("T")
+
+_READERS: Final = 24  # threads
+_AT_ONCE: Final = 1000  # items that are looked at together: as many images as one page of a listing has
+#: Pages of a listing for each thousand images that are looked for: a folder may hold other things as well.
+_PAGES: Final = 3
+_MOST_NAMED: Final = 5
+
+
+@dataclass(slots=True)
+class Earlier:
+    """What earlier attempts have left of a batch.
+
+    :param spent: what the task instance has paid or may have paid, in USD.
+    :param to_buy: what is left to buy, in USD.
+    :param images: how many images are left to buy.
+    :param conditions_hold: the store's conditional writes can be relied on, so that the claim of an item
+        without an entry is the proof that there is none.
+    """
+
+    spent: Decimal = Decimal(0)
+    to_buy: Decimal = Decimal(0)
+    images: int = 0
+    conditions_hold: bool = False
+
+
+def look_back(
+    spec: BatchSpec, plan: Plan, bucket: Bucket, *, settled: Callable[[ManifestLine], None]
+) -> Earlier:
+    """Settle in the plan what is stored already, and return what the rest costs. Blocks.
+
+    :param settled: gets the line of each item that is settled.
+    :raises StorageFailed: the bucket is missing, or may not be listed, read or written.
+    """
+    layout = spec.layout
+    found = (key.removeprefix(layout.entries) for key, _ in bucket.list_keys(layout.entries))
+    plan.mark_found(found)
+    body = json.dumps({"batch": asdict(spec.buyer.owner), "items": plan.total}, indent=1).encode()
+    bucket.write(layout.description, body, only_if=None, is_conditional=False)
+    earlier = Earlier(conditions_hold=Journal(bucket, layout.description).conditions_hold(body))
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="aisa-look-back") as pool:
+        back = _LookBack(spec, plan, bucket, pool, earlier)
+        for some in _blocks(plan.with_entry(), _AT_ONCE):
+            for line in back.look(some):
+                settled(line)
+        if spec.idempotency_key is None:
+            back.look_at_strangers()
+    cost, images = plan.new_cost()
+    earlier.to_buy += cost
+    earlier.images += images
+    return earlier
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """An item that is stored, and the entry of the journal that says so."""
+class _Candidate:
+    """An item that is stored, if its images still are what they were."""
 
-    journal: str
-    etag: str
-    fingerprint: str
-    attempt: Buyer
-    line: Line
-
-    def to_json(self) -> str:
-        """Return one line of an object."""
-        return dump({**asdict(self), "line": dict(self.line)})
-
-    @classmethod
-    def from_json(cls, text: str) -> Settled:
-        """Read a line; ValueError, KeyError or TypeError: it is damaged."""
-        document = json.loads(text)
-        if not is_line(document["line"]):
-            raise ValueError("a line without all its fields")
-        attempt = document["attempt"]
-        bought_by = Buyer(Owner(**attempt["owner"]), int(attempt["max_tries"]))
-        return cls(**{**document, "attempt": bought_by, "line": dict(document["line"])})
+    planned: PlannedItem
+    stored: Stored
+    receipt: Receipt
 
 
-class Checkpoint:
-    """The settled items of a batch, in the folder of its journal. S3 blocks: call it from a thread.
+@dataclass(frozen=True, slots=True)
+class _LookBack:
+    spec: BatchSpec
+    plan: Plan
+    bucket: Bucket
+    pool: ThreadPoolExecutor
+    earlier: Earlier
 
-    :param order: whose journal it is, and what is done about earlier purchases.
-    """
+    def look(self, some: list[PlannedItem]) -> Iterator[ManifestLine]:
+        """Read the entries of some items, and yield the lines of those that need nothing more."""
+        entries = self.pool.map(self._read, [self.spec.job(one.item).journal_key for one in some])
+        candidates = []
+        for planned, found in zip(some, entries, strict=True):
+            candidate = self._judge(planned, found)
+            if candidate is not None:
+                candidates.append(candidate)
+        listed = self._listed([image for one in candidates for image in one.stored.images])
+        doubtful = [one for one in candidates if any(listed.get(i.key) != i.etag for i in one.stored.images)]
+        lost = {
+            id(one) for one, what in zip(doubtful, self.pool.map(self._verify, doubtful), strict=True) if what
+        }
+        for one in candidates:
+            if id(one) not in lost:
+                line = line_of(one.planned.item.id, one.receipt)
+                self.plan.settle(one.planned.position, dump(line))
+                yield line
 
-    def __init__(self, bucket: Bucket, order: BatchOrder) -> None:
-        self._bucket = bucket
-        self._order = order
-        self._folder = f"{order.folder}settled/"
-        self._lock = threading.Lock()  # items are added on the loop and written in a thread
-        self._unkept: list[Settled] = []
-        self._kept = 0
-        self._least = LEAST
-
-    @property
-    def is_due(self) -> bool:
-        """Whether so much is settled that it should be kept now."""
-        return len(self._unkept) >= max(self._least, self._kept * SHARE)
-
-    def add(self, settled: Settled) -> None:
-        """Take an item that is settled; :meth:`keep` writes it."""
-        with self._lock:
-            self._unkept.append(settled)
-
-    def keep(self) -> None:
-        """Write what is not kept yet. A store that refuses is only a warning: the journal has it all."""
-        with self._lock:
-            settled, self._unkept = self._unkept, []
-        if not settled:
-            return
-        body = "\n".join(one.to_json() for one in settled).encode()
-        key = f"{self._folder}{uuid.uuid4().hex}.jsonl"
-        try:
-            self._bucket.write(key, body, only_if=None, is_conditional=False)
-        except StorageFailed as e:
-            with self._lock:
-                self._unkept += settled
-            self._least = 2 * len(
-                settled
-            )  # Or a store that refuses would be asked, and told of, all the time.
-            log.warning("A retry will have to read more of the journal: %s", e)
-        else:
-            self._kept += len(settled)
-            self._least = LEAST
-
-    def restore(self, plan: Plan, *, settle: Callable[[Settled], None]) -> None:
-        """Note in the plan which items have an entry, and settle those that need nothing more.
-
-        :param settle: gets each item that is settled.
-        :raises StorageFailed: the bucket is missing, or may not be listed or read.
-        """
-        kept: list[str] = []
-        plan.mark_found(self._sorted_out(kept))
-        for kept_line in self._read(kept):
-            if not self._order.policy.returns_stored(kept_line.attempt, self._order.attempt):
-                continue
-            settled = replace(kept_line, line={**kept_line.line, "reused": True})
-            found = plan.restore(
-                dump(settled.line),
-                journal=settled.journal,
-                etag=settled.etag,
-                fingerprint=settled.fingerprint,
-                images=len(settled.line["images"]) if self._order.on_partial == "fail" else None,
+    def look_at_strangers(self) -> None:
+        """Count what was paid for requests that have changed since, and tell it in the manifest."""
+        entries = self.spec.layout.entries
+        told = []
+        for some in _blocks(self.plan.strangers(), _AT_ONCE):
+            keys = [f"{entries}{name}" for name in some]
+            for name, key, found in zip(some, keys, self.pool.map(self._read, keys), strict=True):
+                if found is None or found.entry.buyer.owner != self.spec.buyer.owner:
+                    continue
+                entry, uri = found.entry, self.bucket.uri(key)
+                self.earlier.spent += spent_on(entry, self.spec.buyer, self.spec.policy)
+                if entry.response is not None or entry.may_be_billed:
+                    self.plan.tell_stranger(name, dump(unmatched_line(entry, uri)))
+                    told.append(f"{entry.item!r} ({entry.state}, {uri})")
+        if told:
+            log.warning(
+                "%d purchase(s) of earlier attempts belong to requests that have changed or are gone. They "
+                "are at the end of the manifest, and count in max_cost_usd: %s%s",
+                len(told),
+                ", ".join(told[:_MOST_NAMED]),
+                ", …" if len(told) > _MOST_NAMED else "",
             )
-            if found:
-                self._kept += 1
-                settle(settled)
 
-    def _sorted_out(self, kept: list[str]) -> Iterator[tuple[str, str]]:
-        """Yield the names and ETags of journal entries; put the keys of these objects into ``kept``."""
-        for key, etag in self._bucket.list_keys(self._order.folder):
-            if key.startswith(self._order.entries):
-                yield key.removeprefix(self._order.entries), etag
-            elif key.startswith(self._folder):
-                kept.append(key)
+    def _read(self, key: str) -> Found | None:
+        try:
+            return Journal(self.bucket, key).load()
+        except JournalUnreadable:
+            return None  # Its item fails when its turn comes, and nothing is bought.
 
-    def _read(self, keys: list[str]) -> Iterator[Settled]:
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="aisa-checkpoint") as pool:
-            for first in range(0, len(keys), _READERS):
-                some = keys[first : first + _READERS]
-                for key, found in zip(some, pool.map(self._bucket.read, some), strict=True):
-                    yield from self._parse(key, found)
+    def _judge(self, planned: PlannedItem, found: Found | None) -> _Candidate | None:
+        """Count what was spent on an item, and return it if it is stored."""
+        if found is None:
+            return None
+        spec, item = self.spec, planned.item
+        uri = self.bucket.uri(spec.job(item).journal_key)
+        self.earlier.spent += spent_on(found.entry, spec.buyer, spec.policy)
+        try:
+            step = decide(spec.job(item), uri, found)
+        except AisaError:
+            return None  # So does this.
+        if step.action is Action.BUY:
+            self.earlier.to_buy += item.cost_usd
+            self.earlier.images += item.request.n
+        stored = step.stored
+        if stored is None or (len(stored.images) < item.request.n and spec.on_partial == "fail"):
+            return None
+        receipt = Receipt(
+            uri,
+            response=stored.response,
+            cost_usd=stored.cost_usd,
+            images=stored.images,
+            unknown_outcomes=len(found.entry.may_be_billed),
+            is_reused=True,
+        )
+        return _Candidate(planned, stored, receipt)
 
-    def _parse(self, key: str, found: StoredObject | None) -> Iterator[Settled]:
-        for text in found.body.decode(errors="replace").split("\n") if found else ():
-            try:
-                yield Settled.from_json(text)
-            except (ValueError, KeyError, TypeError) as e:
-                log.warning("%s is damaged (%s): the journal is read instead.", self._bucket.uri(key), e)
-                return
+    def _listed(self, images: list[StoredImage]) -> dict[str, str]:
+        """Return the ETags of images by key, as a listing of their folder has them."""
+        if not images:
+            return {}
+        wanted = {image.key for image in images}
+        first, last = min(wanted), max(wanted)
+        common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
+        most = _PAGES * 1000 * (1 + len(images) // 1000)
+        listing = islice(self.bucket.list_keys(first[:common], since=first), most)
+        return {key: etag for key, etag in listing if key in wanted}
+
+    def _verify(self, one: _Candidate) -> bool:
+        """Return whether images of an item are not what they were."""
+        return bool(verify(one.stored.images, claim_id=one.stored.claim_id, bucket=self.bucket))
+
+
+def _blocks(values: Iterable[S], size: int) -> Iterator[list[S]]:
+    iterator = iter(values)
+    while block := list(islice(iterator, size)):
+        yield block

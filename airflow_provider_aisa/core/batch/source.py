@@ -52,7 +52,7 @@ _TABLES: Final = frozenset({"DataFrame", "Table"})  # of pandas, polars and pyar
 
 
 @dataclass(frozen=True, slots=True)
-class RawItem:
+class RawRequest:
     """One request as its author wrote it.
 
     :param where: ``requests[3]`` (from 0) of a list, ``line 4`` (from 1) of a file.
@@ -64,11 +64,11 @@ class RawItem:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Chunk:
     """Some whole lines of a file, as it was when it was cut.
 
     :param first: offset of the first byte.
-    :param last: offset of the last byte, which belongs to the part, as in HTTP.
+    :param last: offset of the last byte, which belongs to the chunk, as in HTTP.
     :param line: number of the first line, from 1.
     :param etag: of the whole file, as S3 gave it: with its quotes.
     """
@@ -81,38 +81,38 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class RequestFile:
-    """A JSON Lines file in S3, or a part of it."""
+    """A JSON Lines file in S3, or a chunk of it."""
 
     bucket: str
     key: str
-    part: Part | None = None
+    chunk: Chunk | None = None
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Read ``s3://bucket/key``, or what :meth:`part_uri` returns; None: it is something else.
+        """Read ``s3://bucket/key``, or what :meth:`chunk_uri` returns; None: it is something else.
 
-        A ``#`` belongs to the key, unless what follows it is exactly what :meth:`part_uri` writes.
+        A ``#`` belongs to the key, unless what follows it is exactly what :meth:`chunk_uri` writes.
         """
         match = _URI.fullmatch(text.strip())
         if match is None or match["key"].endswith("/"):
             return None
-        part = None
+        chunk = None
         if match["etag"] is not None:
-            part = Part(int(match["first"]), int(match["last"]), int(match["line"]), unquote(match["etag"]))
-        return cls(match["bucket"], match["key"], part)
+            chunk = Chunk(int(match["first"]), int(match["last"]), int(match["line"]), unquote(match["etag"]))
+        return cls(match["bucket"], match["key"], chunk)
 
     @property
     def uri(self) -> str:
         """The URI of the whole file."""
         return f"s3://{self.bucket}/{self.key}"
 
-    def part_uri(self, part: Part) -> str:
-        """Return the URI of a part."""
-        etag = quote(part.etag, safe="")
-        return f"{self.uri}#bytes={part.first}-{part.last}&line={part.line}&etag={etag}"
+    def chunk_uri(self, chunk: Chunk) -> str:
+        """Return the URI of a chunk."""
+        etag = quote(chunk.etag, safe="")
+        return f"{self.uri}#bytes={chunk.first}-{chunk.last}&line={chunk.line}&etag={etag}"
 
 
-class Line(NamedTuple):
+class TextLine(NamedTuple):
     """A line that is not blank.
 
     :param number: from 1, blank lines counted.
@@ -149,13 +149,13 @@ def check_requests(requests: object) -> None:
         raise nothing_in("requests")
 
 
-def iter_requests(requests: object, client: S3Client) -> Iterator[RawItem]:
+def iter_requests(requests: object, client: S3Client) -> Iterator[RawRequest]:
     """Return the requests one by one, unchecked. A file is read as a stream, in one GetObject.
 
     A line that is no JSON becomes an item that holds the error, so that all of them can be told at once.
 
     :param requests: what :func:`check_requests` accepts.
-    :raises InvalidRequest: there are none; the file is not JSON Lines at all; or it is a part of a file
+    :raises InvalidRequest: there are none; the file is not JSON Lines at all; or it is a chunk of a file
         that has changed since.
     :raises StorageFailed: the file is missing, may not be read, or reading broke off half-way.
     """
@@ -170,15 +170,15 @@ def iter_requests(requests: object, client: S3Client) -> Iterator[RawItem]:
     return chain((first,), items)
 
 
-def _in_list(requests: Iterable[object]) -> Iterator[RawItem]:
+def _in_list(requests: Iterable[object]) -> Iterator[RawRequest]:
     for index, value in enumerate(requests):
-        yield RawItem(f"requests[{index}]", value)
+        yield RawRequest(f"requests[{index}]", value)
 
 
-def _in_file(file: RequestFile, client: S3Client) -> Iterator[RawItem]:
+def _in_file(file: RequestFile, client: S3Client) -> Iterator[RawRequest]:
     with open_file(file, client) as found:
         for line in read_lines(file, found):
-            yield RawItem(f"line {line.number}", parse_line(line.text))
+            yield RawRequest(f"line {line.number}", parse_line(line.text))
 
 
 def file_of(uri: str) -> RequestFile:
@@ -193,7 +193,7 @@ def open_file(file: RequestFile, client: S3Client) -> Iterator[GetObjectOutputTy
     try:
         with reported(
             f"requests {file.uri} could not be read, so nothing was sent",
-            is_conditional=file.part is not None,
+            is_conditional=file.chunk is not None,
         ):
             found = _get(file, client)
             with closing(found["Body"]):
@@ -210,7 +210,7 @@ def open_file(file: RequestFile, client: S3Client) -> Iterator[GetObjectOutputTy
         ) from None
     except ConditionFailed:
         raise InvalidRequest(
-            f"requests {file.uri} has changed since it was cut into parts. Next: cut it again, by clearing "
+            f"requests {file.uri} has changed since it was cut into chunks. Next: cut it again, by clearing "
             "the task that did, with its downstream tasks. Nothing was sent."
         ) from None
     except (ConditionConflict, ConditionUnsupported):
@@ -221,20 +221,20 @@ def open_file(file: RequestFile, client: S3Client) -> Iterator[GetObjectOutputTy
 
 
 def _get(file: RequestFile, client: S3Client) -> GetObjectOutputTypeDef:
-    part = file.part
-    if part is None:
+    chunk = file.chunk
+    if chunk is None:
         return client.get_object(Bucket=file.bucket, Key=file.key)
     found = client.get_object(
-        Bucket=file.bucket, Key=file.key, Range=f"bytes={part.first}-{part.last}", IfMatch=part.etag
+        Bucket=file.bucket, Key=file.key, Range=f"bytes={chunk.first}-{chunk.last}", IfMatch=chunk.etag
     )
     # A store that overlooks a condition or a range must not make us pay for other lines.
-    if found["ETag"] != part.etag or found["ContentLength"] != part.last - part.first + 1:
+    if found["ETag"] != chunk.etag or found["ContentLength"] != chunk.last - chunk.first + 1:
         found["Body"].close()
         raise ConditionFailed
     return found
 
 
-def read_lines(file: RequestFile, found: GetObjectOutputTypeDef) -> Iterator[Line]:
+def read_lines(file: RequestFile, found: GetObjectOutputTypeDef) -> Iterator[TextLine]:
     """Yield the lines of what :func:`open_file` found; at most a block and a line are in memory."""
     blocks = found["Body"].iter_chunks(_BLOCK)
     head = next(blocks, b"")
@@ -242,11 +242,11 @@ def read_lines(file: RequestFile, found: GetObjectOutputTypeDef) -> Iterator[Lin
         raise InvalidRequest(
             f"requests {file.uri} is compressed with gzip. Next: store it uncompressed. Nothing was sent."
         )
-    first = file.part.line if file.part else 1
+    first = file.chunk.line if file.chunk else 1
     return split_lines(chain((head,), blocks), uri=file.uri, first=first)
 
 
-def split_lines(blocks: Iterable[bytes], *, uri: str, first: int = 1) -> Iterator[Line]:
+def split_lines(blocks: Iterable[bytes], *, uri: str, first: int = 1) -> Iterator[TextLine]:
     """Yield the lines that are not blank, however they are spread over the blocks.
 
     :param uri: of the file, for the error.
@@ -263,11 +263,11 @@ def split_lines(blocks: Iterable[bytes], *, uri: str, first: int = 1) -> Iterato
     yield from _line(number, offset, rest, uri)
 
 
-def _line(number: int, offset: int, text: bytes, uri: str) -> Iterator[Line]:
+def _line(number: int, offset: int, text: bytes, uri: str) -> Iterator[TextLine]:
     _check_length(number, text, uri)
     text = (text.removeprefix(_BOM) if number == 1 else text).rstrip()
     if text:
-        yield Line(number, offset, text)
+        yield TextLine(number, offset, text)
 
 
 def _check_length(number: int, text: bytes, uri: str) -> None:

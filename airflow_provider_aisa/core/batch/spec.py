@@ -1,4 +1,4 @@
-"""What an author wants done with all items of a batch, and what makes a job of each."""
+"""What an author wants of a batch: what is the same for all items, and what makes a valid item of each."""
 
 from __future__ import annotations
 
@@ -9,31 +9,69 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-from airflow_provider_aisa.core.batch.items import BatchItem, Defaults
-from airflow_provider_aisa.core.batch.plan import Plan, PlannedItem
-from airflow_provider_aisa.core.batch.source import RawItem
-from airflow_provider_aisa.core.job import Item, Job, OnPartial, journal_root
-from airflow_provider_aisa.core.journal.entry import Buyer, Policy, batch_name, journal_name
+from airflow_provider_aisa.core.batch.plan import Item, Plan
+from airflow_provider_aisa.core.batch.source import RawRequest
+from airflow_provider_aisa.core.gateway.request import ImageRequest
+from airflow_provider_aisa.core.job import BatchPlace, Job, OnPartial
+from airflow_provider_aisa.core.journal.entry import Buyer
+from airflow_provider_aisa.core.journal.steps import Policy
+from airflow_provider_aisa.core.layout import BatchLayout, Target
 from airflow_provider_aisa.exceptions import InvalidRequest
 
 OnItemFailure = Literal["keep", "fail"]
 
+FIELDS: Final = ("prompt", "id", "size", "n", "model", "s3_key")
+MAX_ID: Final = 200  # characters
+_MOST: Final = 10**MAX_ID  # as a number; Python refuses to write far longer ones
+_DERIVED_ID: Final = 16  # hex digits of the request's fingerprint
 _MOST_SHOWN: Final = 20
 _LONGEST_PROBLEM: Final = 500  # characters: an author's value may be of any length
 
 
 @dataclass(frozen=True, slots=True)
-class BatchOrder:
-    """All that is the same for each item.
+class ItemDefaults:
+    """What an item has that does not say otherwise; all as in :meth:`ImageRequest.parse`.
 
-    :param defaults: what an item has that does not say otherwise; its target has a bucket.
-    :param prices: USD per image by model, as in :meth:`ImageRequest.price_usd`.
-    :param max_failures: how many items, or which share of them, may fail before the batch stops.
-    :param max_cost_usd: for all attempts together.
+    :param target: parsed for items, with the batch's bucket as soon as that is known.
     """
 
-    defaults: Defaults
-    attempt: Buyer
+    size: object
+    n: object
+    model: object
+    target: Target
+
+    def read(self, raw: object) -> Item:
+        """Read a prompt, or a dict with ``prompt`` and optionally the other :data:`FIELDS`.
+
+        :raises InvalidRequest: whatever is wrong with it; the message does not hold the prompt.
+        """
+        fields = _fields(raw)
+        request = ImageRequest.parse(
+            prompt=fields["prompt"],
+            size=_given(fields, "size", self.size),
+            n=_given(fields, "n", self.n),
+            model=_given(fields, "model", self.model),
+        )
+        given = fields.get("id")
+        item_id = request.fingerprint()[:_DERIVED_ID] if given is None else parse_id(given)
+        target = self.target
+        if fields.get("s3_key") is not None:
+            target = Target.parse(fields["s3_key"], target.bucket, has_items=True)
+        return Item(item_id, given is not None, request, target.of_item(item_id))
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSpec:
+    """All that is the same for each item.
+
+    :param defaults: its target has a bucket.
+    :param prices: USD per image by model, as in :meth:`ImageRequest.price_usd`.
+    :param max_failures: how many items, or which share of them, may fail before the batch stops.
+    :param max_cost_usd: for all that the task instance pays, in all its tries.
+    """
+
+    defaults: ItemDefaults
+    buyer: Buyer
     policy: Policy = field(default_factory=Policy)
     on_partial: OnPartial = "fail"
     on_item_failure: OnItemFailure = "fail"
@@ -44,39 +82,27 @@ class BatchOrder:
     prices: Mapping[str, Decimal] = field(default_factory=dict)
 
     @property
-    def folder(self) -> str:
-        """The folder of everything that is not an image, with its ``/``."""
-        root = journal_root(self.defaults.target, self.idempotency_key)
-        return f"{root}{batch_name(self.attempt.owner, self.idempotency_key)}/"
-
-    @property
-    def entries(self) -> str:
-        """The folder of the items' journals, with its ``/``."""
-        return f"{self.folder}items/"
-
-    @property
-    def manifest_key(self) -> str:
-        """The key of the manifest: one for each task instance, also where several share a journal."""
-        return f"{self.folder}manifest-{batch_name(self.attempt.owner, None)[:16]}.jsonl"
+    def layout(self) -> BatchLayout:
+        """Where the batch keeps what is not an image."""
+        return BatchLayout.of(self.defaults.target, self.buyer.owner, self.idempotency_key)
 
     def in_bucket(self, name: str) -> Self:
-        """Return the order once its bucket is known."""
+        """Return the spec once its bucket is known."""
         target = replace(self.defaults.target, bucket=name)
         return replace(self, defaults=replace(self.defaults, target=target))
 
-    def job(self, item: PlannedItem) -> Job:
+    def job(self, item: Item) -> Job:
         """Return the job of an item."""
         return Job(
             item.request,
             item.target,
-            self.attempt,
+            self.buyer,
             price_usd=item.price_usd,
             policy=self.policy,
             on_partial=self.on_partial,
             idempotency_key=self.idempotency_key,
             s3_extra_args=self.s3_extra_args,
-            is_first_try=True,  # The batch itself finds out what the store's conditions are worth.
-            item=Item(item.id, self.entries),
+            batch=BatchPlace(item.id, f"{self.layout.entries}{item.journal}"),
         )
 
     def allowed_failures(self, total: int) -> float:
@@ -85,7 +111,7 @@ class BatchOrder:
             return math.inf
         return self.max_failures * total if isinstance(self.max_failures, float) else self.max_failures
 
-    def plan(self, raws: Iterable[RawItem], folder: Path) -> Plan:
+    def plan(self, raws: Iterable[RawRequest], folder: Path) -> Plan:
         """Check and price every item before the first is paid for; close what is returned.
 
         :param folder: an empty one, for what is kept of the items.
@@ -99,12 +125,12 @@ class BatchOrder:
             raise
         return plan
 
-    def _fill(self, plan: Plan, raws: Iterable[RawItem]) -> None:
+    def _fill(self, plan: Plan, raws: Iterable[RawRequest]) -> None:
         problems: list[str] = []
         bad = 0
         for raw in raws:
             try:
-                self._add(plan, raw)
+                plan.add(raw.where, self._read(raw))
             except InvalidRequest as e:
                 bad += 1
                 if bad <= _MOST_SHOWN:
@@ -118,20 +144,26 @@ class BatchOrder:
                 + "\nNothing was sent."
             )
 
-    def _add(self, plan: Plan, raw: RawItem) -> None:
+    def _read(self, raw: RawRequest) -> Item:
         if isinstance(raw.value, InvalidRequest):
             raise raw.value
         item = self.defaults.read(raw.value)
         price = item.request.price_usd(self.prices)
         if price is None:
             item.request.check_budget(self.max_cost_usd, price)  # What all cost is checked when it is known.
-        if not item.request.is_known_model:
-            plan.unknown_models.add(item.request.model)
-        plan.add(raw.where, item, price=price, journal=self._journal(item))
+        name = self.layout.journal_name(item.id, item.request.fingerprint(), self.idempotency_key)
+        return replace(item, price_usd=price, journal=name)
 
-    def _journal(self, item: BatchItem) -> str:
-        owner, fingerprint = self.attempt.owner, item.request.fingerprint()
-        return journal_name(owner, fingerprint, self.idempotency_key, item.id)
+
+def parse_id(value: object) -> str:
+    """Return an item's id as text; a whole number, such as a SKU's, is one too."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _MOST:
+        value = str(value)
+    if isinstance(value, str) and value.strip() and len(value) <= MAX_ID and value.isprintable():
+        return value
+    raise InvalidRequest(
+        f"id {_shown(value)} is no id: use 1 to {MAX_ID} printable characters, or a whole number"
+    )
 
 
 def parse_max_failures(value: object) -> int | float | None:
@@ -153,3 +185,24 @@ def parse_max_concurrency(value: object) -> int | None:
     raise InvalidRequest(
         f"max_concurrency {value!r} is no number of requests: use a whole number from 1, or None"
     )
+
+
+def _shown(value: object) -> str:
+    return repr(value[:50]) if isinstance(value, str) else f"of type {type(value).__name__}"
+
+
+def _fields(raw: object) -> Mapping[str, Any]:
+    if isinstance(raw, str):
+        return {"prompt": raw}
+    if not isinstance(raw, Mapping):
+        raise InvalidRequest(f"is a {type(raw).__name__}: use a prompt, or a dict of {', '.join(FIELDS)}")
+    if unknown := [str(name)[:50] for name in raw if name not in FIELDS]:
+        raise InvalidRequest(f"has {unknown[0]!r}, which means nothing here: use {', '.join(FIELDS)}")
+    if raw.get("prompt") is None:
+        raise InvalidRequest("has no prompt: say what to draw")
+    return raw
+
+
+def _given(fields: Mapping[str, Any], name: str, default: object) -> object:
+    value = fields.get(name)
+    return default if value is None else value

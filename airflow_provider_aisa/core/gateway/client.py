@@ -8,6 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from functools import cache
 from types import TracebackType
 from typing import Any, Final, Self
@@ -126,29 +127,56 @@ class AisaClient:
 
     def send(self, call: Call) -> httpx.Response:
         """Send any call and return its 2xx response; raises as :meth:`generate` does."""
-        attempts = self._attempts(call)
+        retries = self.retries(call)
         while True:
-            with self._pacer.slot(self._sleep, patience=attempts.patience):
+            with self._pacer.slot(self._sleep, patience=retries.patience):
                 outcome = self.exchange(call)
-            if (response := self._success(outcome)) is not None:
-                return response
-            self._sleep(self._delay(outcome, attempts))
+            delay = self.next_delay(outcome, retries)
+            if delay is None and isinstance(outcome, httpx.Response):
+                return outcome
+            self._sleep(delay or 0.0)
 
-    async def asend(
-        self, call: Call, *, exchange: Callable[[Call], Awaitable[Outcome]] | None = None
-    ) -> httpx.Response:
-        """Do what :meth:`send` does, without blocking the event loop.
-
-        :param exchange: sends the call once, while this method paces and decides; by default
-            :meth:`aexchange`. What it raises ends the call.
-        """
-        attempts = self._attempts(call)
+    async def asend(self, call: Call) -> httpx.Response:
+        """Do what :meth:`send` does, without blocking the event loop."""
+        retries = self.retries(call)
         while True:
-            async with self._pacer.aslot(self._asleep, patience=attempts.patience):
-                outcome = await (exchange or self.aexchange)(call)
-            if (response := self._success(outcome)) is not None:
-                return response
-            await self._asleep(self._delay(outcome, attempts))
+            async with self.aslot(patience=retries.patience):
+                outcome = await self.aexchange(call)
+            delay = self.next_delay(outcome, retries)
+            if delay is None and isinstance(outcome, httpx.Response):
+                return outcome
+            await self._asleep(delay or 0.0)
+
+    def aslot(
+        self, *, patience: float, sleep: Callable[[float], Awaitable[None]] | None = None
+    ) -> AbstractAsyncContextManager[None]:
+        """Hold one of the key's slots while a request is in flight, as :meth:`Pacer.aslot` does."""
+        return self._pacer.aslot(sleep or self._asleep, patience=patience)
+
+    def retries(self, call: Call) -> Retries:
+        """Return what decides, for one call, what follows each of its outcomes."""
+        return Retries(call, self.settings, max_wait=self._max_wait, randomness=self._randomness)
+
+    def next_delay(self, outcome: Outcome, retries: Retries) -> float | None:
+        """Return the seconds to wait before the call is sent again; None: it has succeeded.
+
+        :raises AisaError: sending again is useless, could pay twice, or would take too long.
+        """
+        if isinstance(outcome, httpx.Response):
+            self._pacer.observe(outcome.headers)
+            if outcome.is_success:
+                self.successes += 1
+                return None
+        try:
+            delay = retries.next_delay(outcome)
+        except RateLimited as e:
+            self.rate_limits += 1
+            self._pacer.pause(e.retry_after or 0.0)
+            raise
+        if isinstance(outcome, httpx.Response) and outcome.status_code == 429:
+            self.rate_limits += 1
+            self._pacer.pause(delay)
+        return delay
 
     def close(self) -> None:
         """Close the connections of the sync calls."""
@@ -177,28 +205,6 @@ class AisaClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
-
-    def _attempts(self, call: Call) -> Retries:
-        return Retries(call, self.settings, max_wait=self._max_wait, randomness=self._randomness)
-
-    def _success(self, outcome: Outcome) -> httpx.Response | None:
-        if isinstance(outcome, httpx.HTTPError):
-            return None
-        self._pacer.observe(outcome.headers)
-        self.successes += outcome.is_success
-        return outcome if outcome.is_success else None
-
-    def _delay(self, outcome: Outcome, attempts: Retries) -> float:
-        try:
-            delay = attempts.next_delay(outcome)
-        except RateLimited as e:
-            self.rate_limits += 1
-            self._pacer.pause(e.retry_after or 0.0)
-            raise
-        if isinstance(outcome, httpx.Response) and outcome.status_code == 429:
-            self.rate_limits += 1
-            self._pacer.pause(delay)
-        return delay
 
     def _build(self, client: httpx.Client | httpx.AsyncClient, call: Call) -> httpx.Request:
         url = self._url(call.endpoint)

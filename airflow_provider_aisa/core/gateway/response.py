@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -73,6 +73,7 @@ class GenerationResponse:
 
     :param created: UNIX time in seconds, or None.
     :param usage: the gateway's own figures, verbatim.
+    :param delivered: how many images came; it outlives their links.
     """
 
     model: str
@@ -80,6 +81,7 @@ class GenerationResponse:
     images: tuple[GeneratedImage, ...]
     usage: Mapping[str, Any]
     request_id: str | None
+    delivered: int = 0
 
     @property
     def available(self) -> tuple[GeneratedImage, ...]:
@@ -95,27 +97,16 @@ class GenerationResponse:
     def billed(self) -> int:
         """Images on the bill: the gateway's figure, or without one, what it delivered."""
         figure = self.usage.get("generated_images")
-        return figure if isinstance(figure, int) and figure >= 0 else len(self.available)
+        return figure if isinstance(figure, int) and figure >= 0 else self.delivered
 
     @property
     def is_known_unbilled(self) -> bool:
         """Whether there are no images and the gateway itself says that none is on the bill."""
         return not self.available and self.usage.get("generated_images") == 0
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON for the journal, links included: without them a paid image is lost."""
-        return {**asdict(self), "usage": dict(self.usage), "images": [asdict(image) for image in self.images]}
-
-    def without_links(self) -> dict[str, Any]:
-        """Return JSON for the journal once every image is stored."""
-        refused = [asdict(image) for image in self.refused]
-        return {**self.to_dict(), "images": refused}
-
-    @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> Self:
-        """Rebuild a response from the journal."""
-        images = tuple(GeneratedImage(**image) for image in document["images"])
-        return cls(**{**document, "images": images})
+    def without_links(self) -> Self:
+        """Return the response as it is kept once every image is stored."""
+        return replace(self, images=self.refused)
 
 
 def read_generation(response: httpx.Response, *, model: str) -> GenerationResponse:
@@ -132,12 +123,14 @@ def read_generation(response: httpx.Response, *, model: str) -> GenerationRespon
         raise OutcomeUnknown(msg, status=response.status_code, request_id=request_id)
     usage = body.get("usage")
     created = body.get("created")
+    images = tuple(_read_entry(index, entry) for index, entry in enumerate(data))
     return GenerationResponse(
         model=body["model"] if isinstance(body.get("model"), str) else model,
         created=created if isinstance(created, int) else None,
-        images=tuple(_read_entry(index, entry) for index, entry in enumerate(data)),
+        images=images,
         usage=usage if isinstance(usage, dict) else {},
         request_id=request_id,
+        delivered=sum(image.is_image for image in images),
     )
 
 

@@ -60,14 +60,13 @@ def backoff(attempt: int, randomness: Callable[[], float] = random.random) -> fl
 
 
 def may_be_billed(outcome: Outcome) -> bool:
-    """Return whether a request that got no images may have been billed all the same.
-
-    True for a connection that died after the request had left, and for an upstream that took too long
-    (504, ``upstream_timeout``): its job may have finished without us.
-    """
-    if isinstance(outcome, httpx.Response):
-        return outcome.status_code == 504 or read_code(outcome) == "upstream_timeout"
-    return not isinstance(outcome, _NOT_SENT)
+    """Return whether a request that got no images may have been billed all the same."""
+    if not isinstance(outcome, httpx.Response):
+        return not isinstance(outcome, _NOT_SENT)
+    code = read_code(outcome)
+    if outcome.status_code in {502, 503}:
+        return code not in {"upstream_unavailable", "gateway_error"}
+    return outcome.status_code not in {400, 401, 403, 404, 422, 429} or code is None
 
 
 class Retries:

@@ -14,20 +14,20 @@ import mimetypes
 import shutil
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final
 
 from airflow_provider_aisa.core.gateway.response import GeneratedImage, GenerationResponse
 from airflow_provider_aisa.core.images.download import MAX_IMAGE_BYTES, FetchedImage, Fetcher
 from airflow_provider_aisa.core.images.inspect import inspect
-from airflow_provider_aisa.core.job import Job
-from airflow_provider_aisa.core.layout import SUFFIXES
+from airflow_provider_aisa.core.images.stored import StoredImage
+from airflow_provider_aisa.core.layout import SUFFIXES, Target
 from airflow_provider_aisa.core.s3 import Bucket
 from airflow_provider_aisa.core.threads import or_undone
-from airflow_provider_aisa.exceptions import AisaError, ImageLinkExpired, ImageUnavailable, ImageUnusable
+from airflow_provider_aisa.exceptions import AisaError, ImageUnusable
 
 log = logging.getLogger(__name__)
 
@@ -35,40 +35,6 @@ log = logging.getLogger(__name__)
 MAX_TRANSFERS: Final = 8
 #: Of them those that are being downloaded: with two at a time, the first are uploaded while the next arrive.
 MAX_DOWNLOADS: Final = 2
-
-
-@dataclass(frozen=True, slots=True)
-class StoredImage:
-    """One image in S3. Width and height are in pixels, ``bytes`` is its length, ``sha256`` 64 hex digits."""
-
-    index: int
-    uri: str
-    bucket: str
-    key: str
-    width: int
-    height: int
-    size: str
-    content_type: str
-    bytes: int
-    sha256: str
-
-    @classmethod
-    def from_head(cls, head: Mapping[str, Any], *, bucket: Bucket, key: str) -> Self:
-        """Read an image back from what S3 says of its object. KeyError: another program wrote it."""
-        metadata = head["Metadata"]
-        width, height = map(int, metadata["size"].split("x"))
-        return cls(
-            index=int(metadata["index"]),
-            uri=bucket.uri(key),
-            bucket=bucket.name,
-            key=key,
-            width=width,
-            height=height,
-            size=metadata["size"],
-            content_type=head["ContentType"],
-            bytes=int(head["ContentLength"]),
-            sha256=metadata["sha256"],
-        )
 
 
 class Lanes:
@@ -79,93 +45,83 @@ class Lanes:
         self.downloads = asyncio.Semaphore(downloads)
 
 
-class Transfer:
-    """Moves the images of one job's response into its bucket.
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What became of a response's images.
 
-    :param folder: for the files that the images pass through; may be shared with other jobs.
-    :param lanes: shared with other jobs; None for lanes of its own.
+    :param stored: those that are in S3, in their order.
+    :param failed: the others, and why.
     """
 
-    def __init__(
-        self, job: Job, *, fetcher: Fetcher, bucket: Bucket, folder: Path, lanes: Lanes | None = None
-    ) -> None:
-        self._job = job
-        self._fetcher = fetcher
-        self._bucket = bucket
-        self._folder = folder
-        self._lanes = lanes or Lanes()
-        #: What is in the bucket, as in the task's result: also when others of the response failed.
-        self.stored: tuple[Mapping[str, Any], ...] = ()
+    stored: tuple[StoredImage, ...]
+    failed: tuple[tuple[GeneratedImage, AisaError], ...] = ()
 
-    async def store(
-        self, response: GenerationResponse, *, claim_id: str, is_resumed: bool
-    ) -> tuple[Mapping[str, Any], ...]:
-        """Fetch and upload all images concurrently; return them as they are in the task's result.
 
-        :param claim_id: of the purchase; it tells its images from others under the same key.
-        :param is_resumed: an earlier attempt may have stored some of them.
-        :raises AisaError: of the first image that failed, after all others are stored.
-        """
-        several = max(self._job.request.n, len(response.available)) > 1
+async def store_images(
+    response: GenerationResponse,
+    *,
+    target: Target,
+    metadata: Mapping[str, str],
+    asked: int,
+    claim_id: str,
+    paid_before: float | None,
+    fetcher: Fetcher,
+    bucket: Bucket,
+    folder: Path,
+    lanes: Lanes,
+) -> Moved:
+    """Fetch and upload a response's images side by side."""
+    images = response.available[:asked]
 
-        async def store_one(image: GeneratedImage) -> StoredImage:
-            path = self._folder / uuid.uuid4().hex
-            move = _Move(self._job, self._bucket, image, path, claim_id, several)
-            async with self._lanes.transfers:
-                found = await asyncio.to_thread(move.find) if is_resumed else None
-                if found is not None:
-                    return found
-                try:
-                    async with self._lanes.downloads:
-                        fetched = await move.fetch(self._fetcher)
-                    return await asyncio.to_thread(move.upload, fetched)
-                except BaseException:
-                    await asyncio.to_thread(path.unlink, missing_ok=True)
-                    raise
+    async def store_one(image: GeneratedImage) -> StoredImage:
+        path = folder / uuid.uuid4().hex
+        move = _Move(target, metadata, bucket, image, path, claim_id, asked > 1)
+        async with lanes.transfers:
+            found = await asyncio.to_thread(move.find) if paid_before is not None else None
+            if found is not None:
+                return found
+            try:
+                async with lanes.downloads:
+                    fetched = await move.fetch(fetcher)
+                return await asyncio.to_thread(move.upload, fetched)
+            except BaseException:
+                await asyncio.to_thread(path.unlink, missing_ok=True)
+                raise
 
-        outcomes = await asyncio.gather(*map(store_one, response.available), return_exceptions=True)
-        stored = [outcome for outcome in outcomes if isinstance(outcome, StoredImage)]
-        self.stored = tuple(asdict(one) for one in stored)
-        for one in stored:
-            log.info("Stored %s: %s, %s, %d bytes.", one.uri, one.size, one.content_type, one.bytes)
-        for image, outcome in zip(response.available, outcomes, strict=True):
-            if isinstance(outcome, BaseException):
-                raise self._explained(image, response, stored, outcome)
-        return self.stored
+    outcomes = await asyncio.gather(*map(store_one, images), return_exceptions=True)
+    stored = tuple(outcome for outcome in outcomes if isinstance(outcome, StoredImage))
+    failed = []
+    for image, outcome in zip(images, outcomes, strict=True):
+        if isinstance(outcome, AisaError):
+            failed.append((image, outcome))
+        elif isinstance(outcome, BaseException):
+            raise outcome
+    for one in stored:
+        log.info("Stored %s: %s, %s, %d bytes.", one.uri, one.size, one.content_type, one.bytes)
+    return Moved(stored, tuple(failed))
 
-    def _explained(
-        self,
-        image: GeneratedImage,
-        response: GenerationResponse,
-        stored: list[StoredImage],
-        error: BaseException,
-    ) -> BaseException:
-        """Say which image an error is about, what was paid, and what is safe."""
-        if not isinstance(error, AisaError):
-            return error
-        if isinstance(error, ImageLinkExpired):
-            step = (
-                "It is not bought again by itself: to pay anew, clear the task with on_existing='regenerate'."
-            )
-        elif isinstance(error, ImageUnavailable):
-            step = "A retry fetches it again and pays nothing, as long as its link works."
-        else:
-            step = "A retry goes on from here and pays nothing."
-        uris = ", ".join(one.uri for one in stored) or "none"
-        return type(error)(
-            f"image {image.index} of request {response.request_id}: {error}. {response.billed} image(s) are "
-            f"paid for ({self._job.cost_text(response.billed)}); stored: {uris}. {step}",
-            status=error.status,
-            code=error.code,
-            request_id=response.request_id,
-        )
+
+def verify(
+    images: Sequence[StoredImage], *, claim_id: str, bucket: Bucket
+) -> tuple[tuple[StoredImage, str], ...]:
+    """Look at images in S3; return those that are not this purchase's any more, and what is there."""
+    lost = []
+    for image in images:
+        head = bucket.head_image(image.key)
+        if head is None:
+            lost.append((image, "was deleted"))
+        elif head["Metadata"].get("claim") != claim_id or head["Metadata"].get("index") != str(image.index):
+            by = {name: head["Metadata"].get(name) for name in ("dag-id", "task-id", "run-id")}
+            lost.append((image, f"was replaced by {by}"))
+    return tuple(lost)
 
 
 @dataclass(frozen=True, slots=True)
 class _Move:
     """One image on its way: through a file at ``path`` into the bucket."""
 
-    job: Job
+    target: Target
+    metadata: Mapping[str, str]
     bucket: Bucket
     image: GeneratedImage
     path: Path
@@ -174,16 +130,28 @@ class _Move:
 
     def find(self) -> StoredImage | None:
         """Return the image if an earlier attempt of this very purchase has stored it."""
-        if "{sha256}" in self.job.target.template:
+        if "{sha256}" in self.target.template:
             return None  # Its key is not known before it is fetched, which is free.
         endings = [suffixes[0][1:] for suffixes in SUFFIXES.values()]
-        for ext in endings if "{ext}" in self.job.target.template else endings[:1]:
+        for ext in endings if "{ext}" in self.target.template else endings[:1]:
             key = self._key(ext, "")
             head = self.bucket.head_image(key)
             if head is None or head["Metadata"].get("claim") != self.claim_id:
                 continue
             if head["Metadata"].get("index") == str(self.image.index):
-                return StoredImage.from_head(head, bucket=self.bucket, key=key)
+                width, height = map(int, head["Metadata"]["size"].split("x"))
+                return StoredImage(
+                    self.image.index,
+                    self.bucket.uri(key),
+                    self.bucket.name,
+                    key,
+                    width,
+                    height,
+                    head["Metadata"]["size"],
+                    head["ContentType"],
+                    int(head["ContentLength"]),
+                    head["Metadata"]["sha256"],
+                )
         return None
 
     async def fetch(self, fetcher: Fetcher) -> FetchedImage:
@@ -206,12 +174,12 @@ class _Move:
             "sha256": fetched.sha256,
             "size": size,
         }
-        self.bucket.put_image(
+        etag = self.bucket.put_image(
             self.path,
             key=key,
             content_type=info.content_type,
             sha256=fetched.sha256,
-            metadata={**self.job.metadata(), **own},
+            metadata={**self.metadata, **own},
         )
         self.path.unlink()
         return StoredImage(
@@ -225,18 +193,22 @@ class _Move:
             content_type=info.content_type,
             bytes=fetched.bytes,
             sha256=fetched.sha256,
+            etag=etag,
         )
 
     def _key(self, ext: str, sha256: str) -> str:
-        return self.job.target.key(index=self.image.index, ext=ext, sha256=sha256, several=self.several)
+        return self.target.key(index=self.image.index, ext=ext, sha256=sha256, several=self.several)
 
 
 @asynccontextmanager
-async def temporary_folder() -> AsyncIterator[Path]:
-    """Yield an empty folder for images on their way.
+async def temporary_folder(given: Path | None = None) -> AsyncIterator[Path]:
+    """Yield an empty folder for images on their way, or the one that is given.
 
     Made and removed in threads: a disk can be slow, and hundreds of tasks wait.
     """
+    if given is not None:
+        yield given
+        return
     folder = await or_undone(lambda: tempfile.mkdtemp(prefix="aisa-"), _remove)
     try:
         yield Path(folder)

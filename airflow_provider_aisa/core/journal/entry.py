@@ -1,37 +1,31 @@
-"""The journal of paid requests. A missing object is the only proof that nothing was sent.
-
-One entry belongs to one purchase, and its state says how far that got:
+"""An entry of the journal says how far one purchase got. A missing object is the only proof of nothing sent.
 
 - ``claimed``: somebody is about to send the request, is waiting for its response, or died meanwhile;
 - ``paid``: the response arrived; the entry holds its links until every image is stored;
 - ``stored``: every image is in S3; the entry holds their keys and hashes, and no links.
 
-This module decides and has no clock, no client and no S3: :mod:`.ledger` reads and writes.
+Nothing in here has a clock, a client or S3.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
+from airflow_provider_aisa.core import typed_json
+from airflow_provider_aisa.core.gateway.response import GenerationResponse
+from airflow_provider_aisa.core.images.stored import StoredImage
 from airflow_provider_aisa.core.layout import Owner
-from airflow_provider_aisa.exceptions import (
-    AisaError,
-    AlreadyGenerated,
-    InvalidRequest,
-    JournalUnreadable,
-    OutcomeUnknown,
-)
+from airflow_provider_aisa.exceptions import JournalUnreadable
 
 FORMAT: Final = "airflow-provider-aisa journal"
-VERSION: Final = 1
-
-OnExisting = Literal["reuse", "regenerate", "fail"]
-Delivery = Literal["at-least-once", "at-most-once"]
+VERSION: Final = 2
+_LONGEST_HISTORY: Final = 50  # lines
 
 
 class EntryState(StrEnum):
@@ -44,9 +38,10 @@ class EntryState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Buyer:
-    """Who asks: a task instance, and the number by which Airflow tells a retry from a person's Clear.
+    """Who pays: a task instance between two Clears.
 
-    A retry keeps ``ti.max_tries``; a Clear raises it.
+    A retry is the same buyer, since it keeps ``ti.max_tries``. A Clear raises that number, so that what a
+    person has cleared is told from what Airflow repeats by itself.
     """
 
     owner: Owner
@@ -55,8 +50,10 @@ class Buyer:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to send the request.
+    """The right to send the request once.
 
+    :param id: of this one send. A later send has another one, so no two entries have the same bytes, and a
+        copy that has read the former entry cannot overwrite the new one.
     :param lifetime: seconds after which whoever holds it can no longer be waiting for the response.
     :param ended: its holder saw the request end without a usable response, so nobody need wait for it.
     """
@@ -67,202 +64,135 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """What one purchase has brought into S3.
+
+    :param price_usd: per image; None when nobody knew it.
+    :param claim_id: what the images' own metadata say: it tells them from another purchase's.
+    :param response: without its links.
+    """
+
+    buyer: Buyer
+    fingerprint: str
+    claim_id: str
+    price_usd: Decimal | None
+    response: GenerationResponse
+    images: tuple[StoredImage, ...]
+
+    @property
+    def cost_usd(self) -> float | None:
+        """What the images cost when they were bought; None when nobody knew their price."""
+        return cost_of(self.response, self.price_usd)
+
+    @property
+    def uris(self) -> str:
+        """Where the images are, for a message."""
+        return ", ".join(image.uri for image in self.images) or "none"
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """What an S3 object of the journal says.
 
-    :param unknown_outcomes: requests that were sent and may have been billed without a response.
-    :param response: of a paid request: model, created, request_id, usage, and images with their links.
-    :param images: of a stored one: the images as they are in the task's result.
+    :param buyer: who made the claim.
+    :param request: model, prompt (its first characters), n and size, for people.
+    :param price_usd: per image; None when nobody knew it.
+    :param unknown: ids of claims whose requests were sent and may have been billed without a response. They
+        are ids and no count, so that two copies that both know of a lost response count it once.
+    :param response: of a paid or stored purchase; only a paid one holds links.
+    :param images: of a stored one.
+    :param item: of a batch: the item's id.
+    :param previous: what this purchase is to replace. It stands until the new images are stored: a
+        regeneration that fails must not take the old result away.
+    :param history: one line for each step; a person reads them.
     """
 
     state: EntryState
-    attempt: Buyer
+    buyer: Buyer
     fingerprint: str
     request: Mapping[str, Any]
     claim: Claim
+    price_usd: Decimal | None = None
     idempotency_key: str | None = None
-    unknown_outcomes: int = 0
-    cost_usd: float | None = None
-    response: Mapping[str, Any] | None = None
-    images: tuple[Mapping[str, Any], ...] = ()
-    #: Of whoever wrote it; a person reads them.
-    history: tuple[str, ...] = field(default=())
+    item: str | None = None
+    unknown: tuple[str, ...] = ()
+    response: GenerationResponse | None = None
+    images: tuple[StoredImage, ...] = ()
+    previous: Stored | None = None
+    history: tuple[str, ...] = ()
 
     def to_json(self) -> bytes:
         """Return the object's body: indented, for people."""
-        document = {"format": FORMAT, "version": VERSION, **asdict(self)}
-        # Half a character, which JSON can carry and UTF-8 cannot, stays JSON's own escape.
-        return json.dumps(document, indent=1, ensure_ascii=False).encode(errors="backslashreplace")
+        document = {"format": FORMAT, "version": VERSION, **typed_json.dump(self)}
+        return json.dumps(document, indent=1, ensure_ascii=False).encode()
 
     @classmethod
     def from_json(cls, body: bytes, *, uri: str) -> Self:
         """Read an object's body; raise JournalUnreadable when it is damaged, foreign or newer."""
-        advice = "Nothing was sent. Look at the object, and delete it only when no paid images depend on it."
+        advice = "Look at the object, and delete it only when no paid images depend on it."
         try:
             document = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise JournalUnreadable(f"journal {uri} is damaged: it is not JSON. {advice}") from None
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise JournalUnreadable(f"{uri} is not a journal of this package. {advice}")
         if document.get("version") != VERSION:
             raise JournalUnreadable(
-                f"journal {uri} has version {document.get('version')!r}; this package reads {VERSION}: "
-                f"upgrade airflow-provider-aisa. Nothing was sent."
+                f"journal {uri} has version {str(document.get('version'))[:20]!r}; this package reads "
+                f"{VERSION}: upgrade airflow-provider-aisa."
             )
         try:
-            return cls._from_document(document)
-        except (KeyError, TypeError, ValueError) as e:
-            raise JournalUnreadable(f"journal {uri} is damaged ({type(e).__name__}: {e}). {advice}") from None
+            return typed_json.parse(cls, body)._checked()
+        except typed_json.Mistyped as e:
+            raise JournalUnreadable(f"journal {uri} is damaged ({e}). {advice}") from None
 
-    @classmethod
-    def _from_document(cls, document: Mapping[str, Any]) -> Self:
-        state = EntryState(document["state"])
-        attempt = Buyer(Owner(**document["attempt"]["owner"]), int(document["attempt"]["max_tries"]))
-        response = document["response"]
-        if state is EntryState.PAID and not isinstance(response["images"], list):
-            raise TypeError("a paid entry without images")
-        return cls(
-            state=state,
-            attempt=attempt,
-            fingerprint=str(document["fingerprint"]),
-            request=dict(document["request"]),
-            claim=Claim(**document["claim"]),
-            idempotency_key=document["idempotency_key"],
-            unknown_outcomes=int(document["unknown_outcomes"]),
-            cost_usd=document["cost_usd"],
-            response=response,
-            images=tuple(dict(image) for image in document["images"]),
-            history=tuple(map(str, document["history"])),
-        )
+    def _checked(self) -> Self:
+        """Refuse what no field's type says: a state without what belongs to it."""
+        if self.state is not EntryState.CLAIMED and self.response is None:
+            raise typed_json.Mistyped(f"response: a {self.state} entry needs one")
+        if not math.isfinite(self.claim.lifetime) or self.claim.lifetime < 0:
+            raise typed_json.Mistyped("claim.lifetime: not a number of seconds")
+        if self.price_usd is not None and not self.price_usd.is_finite():
+            raise typed_json.Mistyped("price_usd: not an amount")
+        return self
 
     @property
-    def may_be_billed(self) -> int:
-        """Requests that may have been billed without a response, the one that is claimed now included."""
-        is_open = self.state is EntryState.CLAIMED and not self.claim.ended
-        return self.unknown_outcomes + is_open
+    def is_open(self) -> bool:
+        """Whether somebody may be waiting for a response, or has died over it."""
+        return self.state is EntryState.CLAIMED and not self.claim.ended
 
     @property
-    def uris(self) -> str:
-        """Where the images are, for a message."""
-        return ", ".join(str(image["uri"]) for image in self.images) or "none"
+    def may_be_billed(self) -> tuple[str, ...]:
+        """Claims whose requests may have been billed without a response, an open one included."""
+        return with_claims(self.unknown, (self.claim.id,)) if self.is_open else self.unknown
 
-    def noted(self, event: str) -> Entry:
+    @property
+    def stored(self) -> Stored | None:
+        """The images that stand: this purchase's, or those that it was to replace and has not replaced."""
+        if self.state is not EntryState.STORED or self.response is None:
+            return self.previous if self.state is EntryState.CLAIMED else None
+        return Stored(self.buyer, self.fingerprint, self.claim.id, self.price_usd, self.response, self.images)
+
+    @property
+    def cost_usd(self) -> float | None:
+        """What the response cost; None when nobody knew the price, or when there is no response."""
+        return None if self.response is None else cost_of(self.response, self.price_usd)
+
+    def noted(self, event: str) -> Self:
         """Return the entry with one more line of history."""
-        return replace(self, history=(*self.history, event)[-50:])
+        return replace(self, history=(*self.history, event)[-_LONGEST_HISTORY:])
 
 
-def journal_name(
-    owner: Owner, fingerprint: str, idempotency_key: str | None, item_id: str | None = None
-) -> str:
-    """Return the object's name: the same in every try of a task instance, or wherever a key is used."""
-    identity: dict[str, Any] = {"idempotency_key": idempotency_key}
-    if idempotency_key is None:
-        identity = {**asdict(owner), "fingerprint": fingerprint}
-    if item_id is not None:
-        identity["item"] = item_id
-    return f"{_digest(identity)}.json"
+def cost_of(response: GenerationResponse, price_usd: Decimal | None) -> float | None:
+    """Return what a response's images cost in USD; None, never 0, when nobody knows their price."""
+    return None if price_usd is None else float(price_usd * response.billed)
 
 
-def batch_name(owner: Owner, idempotency_key: str | None) -> str:
-    """Return the name of the folder that holds the journals of a batch's items."""
-    return _digest({"batch": idempotency_key if idempotency_key is not None else asdict(owner)})
+def with_claims(unknown: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
+    """Return both sets of claims, each once, in their order."""
+    return tuple(dict.fromkeys((*unknown, *more)))
 
 
-def _digest(identity: Mapping[str, Any]) -> str:
-    canonical = json.dumps(identity, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:40]
-
-
-class Action(StrEnum):
-    """What an attempt does next."""
-
-    BUY = "buy"
-    WAIT = "wait"
-    RESUME = "resume"
-    RETURN = "return"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """An action, and what goes with it.
-
-    :param unknown_outcomes: of BUY: earlier sends that may have been billed.
-    :param seconds: of WAIT: how long the other's claim holds.
-    :param is_anew: of RESUME: a person has asked for new images, should the paid ones be gone.
-    """
-
-    action: Action
-    unknown_outcomes: int = 0
-    seconds: float = 0.0
-    is_anew: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What an author wants done about earlier purchases."""
-
-    on_existing: OnExisting = "reuse"
-    delivery: Delivery = "at-least-once"
-
-    def returns_stored(self, bought_by: Buyer, attempt: Buyer) -> bool:
-        """Return whether an attempt returns the stored images of this or another attempt."""
-        return bought_by == attempt or self.on_existing == "reuse"
-
-
-def next_step(
-    entry: Entry | None, *, attempt: Buyer, fingerprint: str, policy: Policy, age: float, uri: str
-) -> Step:
-    """Decide what an attempt does about the entry that it found.
-
-    :param entry: None when there is no object.
-    :param age: seconds since the entry was written, by the store's own clock.
-    :raises AlreadyGenerated: ``on_existing`` is ``fail`` and an earlier run has the images.
-    :raises OutcomeUnknown: ``delivery`` is ``at-most-once`` and an earlier request may have been billed.
-    :raises InvalidRequest: the author's idempotency key belongs to another request.
-    """
-    if entry is None:
-        return Step(Action.BUY)
-    is_repeat = entry.attempt == attempt
-    is_anew = not is_repeat and policy.on_existing == "regenerate"
-    if entry.fingerprint != fingerprint and not (is_anew and entry.state is not EntryState.PAID):
-        raise _other_request(entry, uri)
-    if entry.state is EntryState.CLAIMED:
-        return _after_claim(entry, policy=policy, is_anew=is_anew, age=age, uri=uri)
-    if entry.state is EntryState.PAID:
-        return Step(Action.RESUME, is_anew=is_anew)
-    if policy.returns_stored(entry.attempt, attempt):
-        return Step(Action.RETURN)
-    if is_anew:
-        return Step(Action.BUY)
-    raise AlreadyGenerated(
-        f"an earlier run has generated these images, and on_existing is 'fail': {entry.uris} "
-        f"(journal {uri}). "
-        "Use on_existing='reuse' to return them, or 'regenerate' to pay for new ones."
-    )
-
-
-def _after_claim(entry: Entry, *, policy: Policy, is_anew: bool, age: float, uri: str) -> Step:
-    claim = entry.claim
-    if not claim.ended and age < claim.lifetime:
-        return Step(Action.WAIT, seconds=claim.lifetime - age)
-    unknown = entry.may_be_billed
-    if policy.delivery == "at-least-once" or is_anew:
-        return Step(Action.BUY, unknown_outcomes=unknown)
-    raise OutcomeUnknown(
-        f"an earlier request was sent and its response never arrived (journal {uri}): its images may "
-        "have been billed, and delivery is 'at-most-once'. Look at the usage page of the AIsa "
-        "console; to buy anew, clear the task with on_existing='regenerate'. Nothing was sent.",
-        retryable=False,
-    )
-
-
-def _other_request(entry: Entry, uri: str) -> AisaError:
-    if entry.state is EntryState.PAID:
-        step = "Run the earlier request again first, so that its paid images are stored, or use another key."
-    else:
-        step = "Use another key, or on_existing='regenerate' to pay for a new one."
-    request = {name: value for name, value in entry.request.items() if name != "prompt"}
-    return InvalidRequest(
-        f"idempotency_key {entry.idempotency_key!r} belongs to another request: {request}, or another prompt "
-        f"(journal {uri}). {step} Nothing was sent."
-    )
+def without_claim(unknown: tuple[str, ...], claim_id: str) -> tuple[str, ...]:
+    """Return the claims but for one, whose response has arrived after all."""
+    return tuple(one for one in unknown if one != claim_id)

@@ -1,9 +1,12 @@
-"""The journal's entries in S3. Of several writers that saw the same entry, one writes; the others learn it.
+"""A purchase's entry in S3. Of several writers that saw the same entry one writes, and the others learn it.
 
-Stores differ: 412 is a lost race, 409 is asked again, 501 knows no conditions, and some ignore them without
-a word. Without conditions everything works, but two live copies of a task are not kept apart: one warning.
-A store that ignores conditions is found out by a write that it has to refuse: one more small request, once
-per process, which the first try of a task in a worker is spared.
+What has been paid for is written all the same, whatever happened to the object meanwhile: somebody may have
+deleted it, rewritten it, or taken a stale claim over.
+
+Stores differ: 412 (or 404, on AWS) is a lost race, 409 is asked again, 501 knows no conditions, and some
+ignore them without a word. Without conditions everything works, but two live copies of a task are not kept
+apart: one warning. A store that ignores conditions is found out by a write that it has to refuse, once per
+process.
 """
 
 from __future__ import annotations
@@ -12,10 +15,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from airflow_provider_aisa.core.journal.entry import Entry
+from airflow_provider_aisa.core.journal.entry import Entry, EntryState, with_claims, without_claim
 from airflow_provider_aisa.core.s3 import (
     Bucket,
     ConditionConflict,
@@ -28,6 +31,7 @@ from airflow_provider_aisa.exceptions import StorageFailed
 log = logging.getLogger(__name__)
 
 _CONFLICT_DELAYS: Final = (0.05, 0.1, 0.2, 0.4, 0.8)  # seconds
+_MOST_REWRITES: Final = 10  # by others, between two writes of ours
 
 #: What this process has learnt of each store: whether its conditional writes can be relied on.
 _reliable: dict[tuple[str, str], bool] = {}
@@ -40,27 +44,28 @@ class EntryChanged(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An entry as it was read. ``age`` is the seconds since it was written."""
+    """An entry as it stands in S3. ``age`` is the seconds since it was written."""
 
     entry: Entry
     etag: str
-    age: float
+    age: float = 0.0
+
+
+class AlreadyBought(Exception):
+    """Another copy has paid for the same purchase, and its response is in the journal."""
+
+    def __init__(self, found: Found) -> None:
+        super().__init__(found.entry.claim.id)
+        self.found = found
 
 
 class Journal:
-    """One entry of the journal. Blocks: on an event loop, call it from a thread.
+    """The entry of one purchase. Blocks: on an event loop, call it from a thread."""
 
-    :param probes: find out whether the store ignores conditions, if this process does not know yet.
-    """
-
-    def __init__(
-        self, bucket: Bucket, key: str, *, probes: bool = True, sleep: Callable[[float], None] = time.sleep
-    ) -> None:
+    def __init__(self, bucket: Bucket, key: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self._bucket = bucket
         self._key = key
-        self._probes = probes
         self._sleep = sleep
-        self._store = (str(bucket.client.meta.endpoint_url), bucket.name)
 
     @property
     def uri(self) -> str:
@@ -78,49 +83,68 @@ class Journal:
             return None
         return Found(Entry.from_json(found.body, uri=self.uri), found.etag, found.age)
 
-    def write(self, entry: Entry, etag: str | None) -> str:
-        """Write the entry if it is still what it was, and return its new ETag.
+    def claim(self, entry: Entry, etag: str | None) -> Found:
+        """Write a claim if the entry is still what it was.
 
-        :param etag: of the entry that this one follows; None when there must be none yet.
-        :raises EntryChanged: somebody else has written it meanwhile.
+        :param etag: of the entry that the claim follows; None when there must be none.
+        :raises EntryChanged: somebody else has written the entry meanwhile.
         :raises StorageFailed: S3 refused or could not be reached.
         """
         body = entry.to_json()
+        found = Found(entry, self._write(body, etag))
+        self.conditions_hold(body)
+        return found
+
+    def record(self, entry: Entry, etag: str | None) -> Found:
+        """Write what has become of a claim, whatever has become of its object meanwhile.
+
+        :param etag: of the entry that this one follows.
+        :return: the entry as it now stands. When it is another copy's, that knows of our lost response.
+        :raises AlreadyBought: another copy has paid as well, and was first to say so.
+        :raises JournalUnreadable: somebody has put something else in its place.
+        :raises StorageFailed: S3 refused, could not be reached, or the entry is rewritten all the time.
+        """
+        for _ in range(_MOST_REWRITES):
+            try:
+                return Found(entry, self._write(entry.to_json(), etag))
+            except EntryChanged:
+                found = self.load()
+            if found is None:
+                etag = None
+                continue
+            merged = _merge(entry, found)
+            if merged == found.entry:
+                return found
+            entry, etag = merged, found.etag
+        raise StorageFailed(f"{self.uri} is being rewritten by others all the time. Try again.")
+
+    def conditions_hold(self, body: bytes) -> bool:
+        """Return whether the store refuses a conditional write when it should, as far as it lets us know.
+
+        Asked once per process and store, by a write of ``body``, which is there already.
+        """
+        store = self._store
+        with _reliable_lock:
+            if store in _reliable:
+                return _reliable[store]
+            try:
+                self._bucket.write(self._key, body, only_if=None)
+            except (ConditionFailed, ConditionConflict):
+                _reliable[store] = True
+                return True
+            except (ConditionUnsupported, StorageFailed):
+                return False  # No verdict; the next one asks again.
+        self._give_up_on_conditions("ignores the conditions of writes")
+        return False
+
+    def _write(self, body: bytes, etag: str | None) -> str:
         if _reliable.get(self._store) is False:
             return self._bucket.write(self._key, body, only_if=etag, is_conditional=False)
         try:
-            written = self._write_conditionally(body, etag)
+            return self._write_conditionally(body, etag)
         except ConditionUnsupported:
             self._give_up_on_conditions("answers conditional writes with 501")
-            return self.write(entry, etag)
-        if etag is None and self._probes:
-            self._probe(body)
-        return written
-
-    def prove(self, body: bytes) -> bool:
-        """Write an object of a batch, whatever is there, and return whether conditions can be relied on.
-
-        :raises StorageFailed: the bucket cannot be written.
-        """
-        self._bucket.write(self._key, body, only_if=None, is_conditional=False)
-        self._probe(body)
-        return _reliable.get(self._store, False)
-
-    def release(self, etag: str) -> None:
-        """Delete the entry if it is still what it was: nothing was sent, or nothing was billed."""
-        is_reliable = _reliable.get(self._store) is not False
-        try:
-            self._bucket.delete(self._key, only_if=etag if is_reliable else None)
-        except ConditionFailed:
-            raise EntryChanged from None
-        except (ConditionConflict, ConditionUnsupported) as e:
-            raise StorageFailed(f"{self.uri} could not be deleted: {type(e).__name__}") from None
-
-    def keep_surplus(self, entry: Entry) -> str:
-        """Write a paid entry beside this one, which somebody else has taken; return where it is."""
-        key = f"{self._key.removesuffix('.json')}.surplus-{entry.claim.id}.json"
-        self._bucket.write(key, entry.to_json(), only_if=None, is_conditional=False)
-        return self._bucket.uri(key)
+            return self._write(body, etag)
 
     def _write_conditionally(self, body: bytes, etag: str | None) -> str:
         for delay in (*_CONFLICT_DELAYS, None):
@@ -141,19 +165,9 @@ class Journal:
             raise EntryChanged
         return found.etag
 
-    def _probe(self, body: bytes) -> None:
-        """Find out, once per process and store, whether a condition that does not hold is refused."""
-        with _reliable_lock:
-            if self._store in _reliable:
-                return
-            try:
-                self._bucket.write(self._key, body, only_if=None)
-            except (ConditionFailed, ConditionConflict):
-                _reliable[self._store] = True
-                return
-            except (ConditionUnsupported, StorageFailed):
-                return  # No verdict; the next one asks again.
-        self._give_up_on_conditions("ignores the conditions of writes")
+    @property
+    def _store(self) -> tuple[str, str]:
+        return str(self._bucket.client.meta.endpoint_url), self._bucket.name
 
     def _give_up_on_conditions(self, what: str) -> None:
         with _reliable_lock:
@@ -166,3 +180,25 @@ class Journal:
                 *self._store[:1],
                 what,
             )
+
+
+def _merge(entry: Entry, found: Found) -> Entry:
+    """Return what the entry has to be, after ours could not be written because another one is there."""
+    theirs = found.entry
+    if theirs.claim.id == entry.claim.id and theirs.state is EntryState.STORED:
+        return theirs  # A copy of this task has gone on from our response, and was faster.
+    if theirs.claim.id == entry.claim.id:
+        # Ours, rewritten in place: a copy onto itself, another encryption. Or another copy, whose own entry
+        # is gone, has noted its lost response in it.
+        return replace(entry, unknown=with_claims(entry.unknown, theirs.unknown))
+    if entry.state is EntryState.CLAIMED:
+        # All that our entry could add is a response that was lost.
+        return replace(theirs, unknown=with_claims(theirs.unknown, entry.unknown))
+    if theirs.state is not EntryState.CLAIMED:
+        raise AlreadyBought(found)
+    # A copy took our claim for stale. We have a response, and it has none: should it be waiting for one, it
+    # will find ours. Its request may be billed all the same.
+    unknown = with_claims(entry.unknown, theirs.may_be_billed)
+    previous = entry.previous if theirs.previous is None else theirs.previous
+    history = (*theirs.history, *entry.history[-1:])
+    return replace(entry, unknown=without_claim(unknown, entry.claim.id), previous=previous, history=history)

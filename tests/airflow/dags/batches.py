@@ -6,7 +6,7 @@ from typing import Any
 
 from airflow.sdk import DAG, task
 
-from airflow_provider_aisa import cut_requests
+from airflow_provider_aisa import chunk_requests
 from airflow_provider_aisa.operators.batch import SeedreamBatchOperator
 
 
@@ -16,7 +16,7 @@ def cut(params: dict[str, Any]) -> list[Any]:
         {"id": f"sku-{number}", "prompt": f"{params['prompt']}, no. {number} {{{{ params }}}}"}
         for number in range(5)
     ]
-    return cut_requests(requests, size=3)
+    return chunk_requests(requests, size=3)
 
 
 with DAG("batches", schedule=None, params={"prompt": "a red panda"}, default_args={"retries": 1}):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mypy_boto3_s3 import S3Client
 
-from airflow_provider_aisa.core.batch.chunks import cut_file, cut_list
+from airflow_provider_aisa.core.batch.chunks import chunk_file, chunk_list
 from airflow_provider_aisa.core.batch.source import iter_requests
 from airflow_provider_aisa.exceptions import InvalidRequest, StorageFailed
 from tests.core.batch.one_object import URI, client_of
@@ -23,13 +23,13 @@ def jsonl(*values: object) -> bytes:
 def refusal_of_list(values: list[object]) -> str:
     """Return why a list cannot be cut, even into parts of one."""
     with pytest.raises(InvalidRequest) as caught:
-        cut_list(values, 1)
+        chunk_list(values, 1)
     return str(caught.value)
 
 
 def refusal_of_file(content: bytes) -> str:
     with pytest.raises(InvalidRequest) as caught:
-        cut_file(URI, 1, client_of(content))
+        chunk_file(URI, 1, client_of(content))
     return str(caught.value)
 
 
@@ -38,12 +38,12 @@ def refusal_of_file(content: bytes) -> str:
     [(1, [["a"], ["b"], ["c"]]), (2, [["a", "b"], ["c"]]), (3, [["a", "b", "c"]]), (9, [["a", "b", "c"]])],
 )
 def test_a_list_is_cut_in_its_order(size: int, chunks: list[list[str]]) -> None:
-    assert cut_list(["a", "b", "c"], size) == chunks
+    assert chunk_list(["a", "b", "c"], size) == chunks
 
 
 @pytest.mark.parametrize("size", [0, -1, True, 2.0, "2", None])
 def test_a_size_is_a_whole_number_from_one(size: int) -> None:
-    for cut in (lambda: cut_list(["a"], size), lambda: cut_file(URI, size, client_of(b'"a"'))):
+    for cut in (lambda: chunk_list(["a"], size), lambda: chunk_file(URI, size, client_of(b'"a"'))):
         with pytest.raises(InvalidRequest, match="is not a number of requests per part: use a whole number"):
             cut()
 
@@ -65,7 +65,7 @@ FILES = st.tuples(
 def test_the_parts_of_a_file_hold_what_the_file_holds(content: bytes, size: int) -> None:
     client = client_of(content)
     whole = list(iter_requests(URI, client))
-    parts = [list(iter_requests(uri, client)) for uri in cut_file(URI, size, client)]
+    parts = [list(iter_requests(uri, client)) for uri in chunk_file(URI, size, client)]
     assert [item for part in parts for item in part] == whole
     assert len(parts) == math.ceil(len(whole) / size)
     assert all(len(part) == size for part in parts[:-1])
@@ -73,7 +73,9 @@ def test_the_parts_of_a_file_hold_what_the_file_holds(content: bytes, size: int)
 
 def test_the_parts_of_a_file_touch_and_reach_its_end() -> None:
     content = b'\n"a"\n\n"b"\n"c"\n\n'
-    assert [uri.partition("#")[2].partition("&etag")[0] for uri in cut_file(URI, 2, client_of(content))] == [
+    assert [
+        uri.partition("#")[2].partition("&etag")[0] for uri in chunk_file(URI, 2, client_of(content))
+    ] == [
         "bytes=1-9&line=2",
         "bytes=10-14&line=5",
     ]
@@ -82,7 +84,7 @@ def test_the_parts_of_a_file_touch_and_reach_its_end() -> None:
 def test_parts_are_read_from_a_real_store(s3_client: S3Client, bucket: str) -> None:
     prompts = [f"{number} {'ä' * (number % 300)}" for number in range(2_000)]
     s3_client.put_object(Bucket=bucket, Key="a#b/ä.jsonl", Body=jsonl(*prompts))
-    uris = cut_file(f"s3://{bucket}/a#b/ä.jsonl", 300, s3_client)
+    uris = chunk_file(f"s3://{bucket}/a#b/ä.jsonl", 300, s3_client)
     items = [item for uri in uris for item in iter_requests(uri, s3_client)]
     assert len(uris) == 7
     assert [item.value for item in items] == prompts
@@ -91,7 +93,7 @@ def test_parts_are_read_from_a_real_store(s3_client: S3Client, bucket: str) -> N
 
 def test_a_missing_file_fails_with_the_next_step(s3_client: S3Client, bucket: str) -> None:
     with pytest.raises(StorageFailed, match=r"nothing was sent: there is no such file\. Next: correct"):
-        cut_file(f"s3://{bucket}/no.jsonl", 10, s3_client)
+        chunk_file(f"s3://{bucket}/no.jsonl", 10, s3_client)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \r\n"])
@@ -102,12 +104,12 @@ def test_a_file_without_requests_is_refused(content: bytes) -> None:
 def test_a_part_is_not_cut_again() -> None:
     client = client_of(b'"a"\n"b"')
     with pytest.raises(InvalidRequest, match="is a part of a file already: cut the whole file"):
-        cut_file(cut_file(URI, 1, client)[0], 1, client)
+        chunk_file(chunk_file(URI, 1, client)[0], 1, client)
 
 
 def test_something_else_than_a_uri_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="requests 'A fox' is a text, neither a list nor the URI"):
-        cut_file("A fox", 1, client_of(b'"a"'))
+        chunk_file("A fox", 1, client_of(b'"a"'))
 
 
 @pytest.mark.parametrize(
@@ -147,13 +149,13 @@ def test_two_requests_that_would_get_in_each_others_way_are_refused_with_both_pl
     ],
 )
 def test_two_requests_that_can_be_told_apart_are_cut(one: object, other: object) -> None:
-    assert cut_list([one, other], 1) == [[one], [other]]
-    assert len(cut_file(URI, 1, client_of(jsonl(one, other)))) == 2
+    assert chunk_list([one, other], 1) == [[one], [other]]
+    assert len(chunk_file(URI, 1, client_of(jsonl(one, other)))) == 2
 
 
 def test_what_is_no_request_is_left_to_the_batch() -> None:
     values = [None, 7, ["a"], {}, {"id": {"a": 1}}, {1: 2, "a": 3}, "\ud800", {"id": "\ud800"}]
-    assert cut_list(values, 100) == [values]
+    assert chunk_list(values, 100) == [values]
 
 
 def test_broken_lines_and_duplicates_are_told_together() -> None:

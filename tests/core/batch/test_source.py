@@ -20,7 +20,7 @@ from airflow_provider_aisa.core.batch.source import (
     LONGEST_LINE,
     Line,
     Part,
-    RawItem,
+    RawRequest,
     RequestFile,
     check_requests,
     iter_requests,
@@ -119,9 +119,9 @@ def test_a_wrong_value_is_not_repeated_at_length(character: str) -> None:
 def test_the_items_of_a_list_are_counted_from_zero_and_not_looked_at() -> None:
     items = iter_requests(["A fox", {"prompt": 7}, None], client_of(b""))
     assert list(items) == [
-        RawItem("requests[0]", "A fox"),
-        RawItem("requests[1]", {"prompt": 7}),
-        RawItem("requests[2]", None),
+        RawRequest("requests[0]", "A fox"),
+        RawRequest("requests[1]", {"prompt": 7}),
+        RawRequest("requests[2]", None),
     ]
 
 
@@ -281,12 +281,12 @@ def test_a_part_is_read_back_from_its_uri_whatever_the_key_and_the_etag(key: str
     whole = RequestFile.parse(f"s3://bucket/{key}")
     assert whole == RequestFile("bucket", key)
     part = Part(first=5, last=1_048_575, line=3, etag=etag)
-    assert RequestFile.parse(whole.part_uri(part)) == RequestFile("bucket", key, part)
+    assert RequestFile.parse(whole.chunk_uri(part)) == RequestFile("bucket", key, part)
 
 
 def test_a_part_looks_as_documented() -> None:
     part = Part(first=0, last=1_048_575, line=1, etag='"ab-1"')
-    assert RequestFile("bucket", "requests.jsonl").part_uri(part) == (
+    assert RequestFile("bucket", "requests.jsonl").chunk_uri(part) == (
         "s3://bucket/requests.jsonl#bytes=0-1048575&line=1&etag=%22ab-1%22"
     )
 
@@ -303,7 +303,7 @@ def test_the_lines_of_a_part_have_the_numbers_of_the_whole_file() -> None:
     content = b'"a"\n\n"b"\n"c"\nbroken\n"d"\n'
     store = OneObject(content)
     part = Part(first=5, last=19, line=3, etag=store.etag)
-    uri = RequestFile("bucket", "requests.jsonl").part_uri(part)
+    uri = RequestFile("bucket", "requests.jsonl").chunk_uri(part)
     items = list(iter_requests(uri, cast("S3Client", store)))
     assert [item.where for item in items] == ["line 3", "line 4", "line 5"]
     assert [item.value for item in items[:2]] == ["b", "c"]
@@ -311,7 +311,7 @@ def test_the_lines_of_a_part_have_the_numbers_of_the_whole_file() -> None:
 
 
 PART = Part(first=10, last=13, line=2, etag='"e-1"')
-PART_URI = RequestFile("bucket", "requests.jsonl").part_uri(PART)
+PART_URI = RequestFile("bucket", "requests.jsonl").chunk_uri(PART)
 PART_SENT = {"Bucket": "bucket", "Key": "requests.jsonl", "Range": "bytes=10-13", "IfMatch": '"e-1"'}
 
 
@@ -323,7 +323,7 @@ def answer(text: bytes, **fields: Any) -> dict[str, Any]:
 def test_a_part_asks_for_its_bytes_of_the_file_that_was_cut(stubbed: tuple[S3Client, Stubber]) -> None:
     client, stubber = stubbed
     stubber.add_response("get_object", answer(b'"b"\n'), PART_SENT)
-    assert list(iter_requests(PART_URI, client)) == [RawItem("line 2", "b")]
+    assert list(iter_requests(PART_URI, client)) == [RawRequest("line 2", "b")]
 
 
 @pytest.mark.parametrize(
@@ -398,11 +398,11 @@ def test_a_part_is_read_from_a_real_store_until_the_file_changes(s3_client: S3Cl
     file = RequestFile.parse(uri)
     assert file
     etag = s3_client.head_object(Bucket=bucket, Key=file.key)["ETag"]
-    part_uri = file.part_uri(Part(4, 7, 2, etag))
-    assert list(iter_requests(part_uri, s3_client)) == [RawItem("line 2", "b")]
+    chunk_uri = file.chunk_uri(Part(4, 7, 2, etag))
+    assert list(iter_requests(chunk_uri, s3_client)) == [RawRequest("line 2", "b")]
     put(s3_client, bucket, b'"a"\n"x"\n"c"')
     with pytest.raises(InvalidRequest, match="has changed since it was cut into parts"):
-        iter_requests(part_uri, s3_client)
+        iter_requests(chunk_uri, s3_client)
 
 
 def test_a_missing_file_or_bucket_fails_with_the_next_step(s3_client: S3Client, bucket: str) -> None:
@@ -425,4 +425,4 @@ def test_reading_needs_no_more_than_the_right_to_read(
     s3_store: SeaweedFS, s3_client: S3Client, bucket: str
 ) -> None:
     uri = put(s3_client, bucket, b'"a"')
-    assert list(iter_requests(uri, s3_store.client(read_only=True))) == [RawItem("line 1", "a")]
+    assert list(iter_requests(uri, s3_store.client(read_only=True))) == [RawRequest("line 1", "a")]

@@ -8,7 +8,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from airflow_provider_aisa.core.batch.manifest import STORED, Line
+from airflow_provider_aisa.core.batch.manifest import STORED, ManifestLine
 
 #: Of figures in `usage`, and characters of a name: the result has to stay small.
 _MOST_KINDS: Final = 30
@@ -46,7 +46,7 @@ class Tally:
         """Items that are settled, one way or the other."""
         return self.stored + self.failed
 
-    def count(self, line: Line) -> None:
+    def count(self, line: ManifestLine) -> None:
         """Add an item's line of the manifest."""
         images = len(line["images"])
         if line["status"] == STORED:
