@@ -1,4 +1,4 @@
-"""What tests of several modules use: settings of a gateway, and a clock that does not wait."""
+"""What tests of several modules use: settings of a gateway, and a pacer of its own."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_aisa.core.gateway.pacing import Pacer
 from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
+from tests.fakes.clock import Clock
 
 if TYPE_CHECKING:
     from airflow_provider_aisa.sandbox import Sandbox
+
+__all__ = ["Clock", "make_pacer", "make_settings", "sandbox_settings"]
 
 _keys = itertools.count()
 
@@ -27,24 +30,6 @@ def make_settings(**changes: Any) -> ConnectionSettings:
 def sandbox_settings(sandbox: Sandbox, **changes: Any) -> ConnectionSettings:
     """Return the settings of a client of this sandbox."""
     return make_settings(**{"base_url": sandbox.base_url, "api_key": sandbox.api_key, **changes})
-
-
-class Clock:
-    """Time that passes only when somebody sleeps; `slept` keeps for how long."""
-
-    def __init__(self, now: float = 1_000_000.0) -> None:
-        self.now = now
-        self.slept: list[float] = []
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-
-    async def asleep(self, seconds: float) -> None:
-        self.sleep(seconds)
 
 
 def make_pacer(clock: Clock | None = None, *, concurrency: int = 5, per_minute: int | None = None) -> Pacer:

@@ -29,7 +29,8 @@ AIsa sandbox: a local gateway, free of charge. Ctrl-C stops it.
 
   export AIRFLOW_CONN_AISA_DEFAULT={connection}
 
-  a fault   curl -d '{{"kind": "rate_limited", "times": 2, "retry_after": 3}}' {origin}/_sandbox/faults
+  a fault   curl {origin}/_sandbox/faults -H 'Content-Type: application/json' \
+                 -d '{{"kind": "rate_limited", "times": 2, "retry_after": 3}}'
   ledger    curl {origin}/_sandbox/ledger
 """
 

@@ -1,10 +1,16 @@
-"""`/_sandbox`: what a person with curl, or a test in another process, sees and changes. It needs no key."""
+"""`/_sandbox`: what a person with curl, or a test in another process, sees and changes. It needs no key.
+
+A web page that is open in a browser on this machine reaches it, too. None of another site may read or change
+anything here: neither by sending requests (their headers say where they come from), nor by giving this
+address a name of its own (DNS rebinding: the name is in the Host header).
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -12,12 +18,13 @@ from airflow_provider_aisa.sandbox.faults import Fault
 from airflow_provider_aisa.sandbox.records import total
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from airflow_provider_aisa.sandbox.records import LedgerEntry
     from airflow_provider_aisa.sandbox.state import SandboxState
 
 PREFIX = "/_sandbox/"
+_OWN_NAMES = {"127.0.0.1", "localhost", "::1"}
 
 
 class Control:
@@ -35,6 +42,8 @@ class Control:
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answer one request."""
+        if problem := why_refused(request.headers):
+            return _answer(403, {"error": problem})
         name = request.path.removeprefix(PREFIX)
         actions = self._routes.get(name)
         if actions is None:
@@ -92,6 +101,28 @@ class Control:
     def _reset(self, body: object) -> object:
         self._state.reset()
         return self._ledger(body)
+
+
+def why_refused(headers: Mapping[str, str]) -> str | None:
+    """Return why a request may come from a page of another site, or None when it cannot."""
+    host = headers.get("Host", "")
+    if _name_of(f"//{host}") not in _OWN_NAMES:
+        return f"this machine is not called {host!r}. Next: use http://127.0.0.1 and the sandbox's port."
+    origin, site = headers.get("Origin"), headers.get("Sec-Fetch-Site", "none")
+    if origin not in {None, f"http://{host}"} or site not in {"none", "same-origin"}:
+        return "web pages of other sites may not use this. Next: use curl, or the address bar for what is read."
+    # A form of another site cannot send JSON; one that is sent by an old browser tells nothing else.
+    kind = headers.get("Content-Type", "application/json").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        return f"a body here is JSON, not {kind}. Next: curl -H 'Content-Type: application/json' -d '…'"
+    return None
+
+
+def _name_of(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
 
 
 def _entry(entry: LedgerEntry) -> dict[str, object]:

@@ -10,7 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import botocore.session
-from botocore.exceptions import ClientError, ParamValidationError
+from botocore.exceptions import ClientError, HTTPClientError, ParamValidationError
 from botocore.validate import ParamValidator
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def validate(operation: str, arguments: Mapping[str, Any]) -> None:
 
 
 def check_headers(arguments: Mapping[str, Any]) -> None:
-    """Raise as boto3 and http.client do for metadata that no header can carry."""
+    """Raise as boto3 does for metadata that no header can carry."""
     metadata = arguments.get("Metadata", {})
     if not isinstance(metadata, Mapping):
         return  # The validator says so.
@@ -78,7 +78,7 @@ def check_headers(arguments: Mapping[str, Any]) -> None:
         if not f"{name}{value}".isascii():
             raise ParamValidationError(report=f"Non ascii characters found in S3 metadata for key {name!r}")
         if {"\r", "\n"} & set(f"{name}{value}"):
-            raise ValueError(f"Invalid header value {value!r}")
+            raise HTTPClientError(error=ValueError(f"Invalid header value {value!r}"))
 
 
 def check_key(operation: str, key: str) -> None:

@@ -90,9 +90,10 @@ def test_the_printed_connection_is_what_airflow_reads() -> None:
 
 def test_the_printed_curl_command_injects_a_fault() -> None:
     with terminal() as shell:
-        command = shlex.split(shell.find(r"a fault +(.*)"))
-        assert command[:2] == ["curl", "-d"]
-        answer = httpx.post(command[3], content=command[2], trust_env=False)
+        command = shlex.split(shell.find(r"a fault +((?:.*\\\n)*.*)"))
+        assert (command[0], command[2], command[4]) == ("curl", "-H", "-d")
+        name, value = command[3].split(": ")
+        answer = httpx.post(command[1], content=command[5], headers={name: value}, trust_env=False)
         assert answer.json()["pending"][0]["kind"] == "rate_limited"
         assert [shell.generate().status_code for _ in range(3)] == [429, 429, 200]
 

@@ -116,3 +116,82 @@ def test_a_wrong_name_or_method_says_what_there_is(api: Api) -> None:
 def test_control_requests_are_not_recorded(api: Api) -> None:
     api.control("GET", "ledger")
     assert api.sandbox.requests == []
+
+
+def origin_of(api: Api) -> str:
+    return api.sandbox.base_url.removesuffix("/v1")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.test"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Content-Type": "text/plain"},
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        {"Content-Type": "multipart/form-data; boundary=x"},
+        {"Host": "evil.test"},
+        {"Host": "127.0.0.1.evil.test"},
+        {"Host": "localhost.evil.test:8787"},
+        {"Host": ""},
+    ],
+)
+@pytest.mark.parametrize(
+    ("method", "name", "body"),
+    [
+        ("POST", "reset", b""),
+        ("POST", "faults", b'{"kind": "quota_exceeded"}'),
+        ("PATCH", "settings", b'{"api_key": "stolen"}'),
+    ],
+)
+def test_no_page_of_another_site_can_change_anything(
+    api: Api, headers: dict[str, str], method: str, name: str, body: bytes
+) -> None:
+    api.generate()
+    before = api.sandbox.settings
+
+    answer = api.control(method, name, content=body, headers=headers)
+
+    assert answer.status_code == 403
+    assert "Next:" in answer.json()["error"]
+    assert "access-control-allow-origin" not in answer.headers
+    assert (api.sandbox.settings, api.sandbox.pending_faults, api.sandbox.billed) == (before, [], 1)
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Origin": "https://evil.test"}, {"Sec-Fetch-Site": "cross-site"}, {"Host": "evil.test:8787"}]
+)
+@pytest.mark.parametrize("name", ["settings", "ledger", "requests", "faults"])
+def test_no_page_of_another_site_can_read_anything(api: Api, headers: dict[str, str], name: str) -> None:
+    api.generate(prompt="a secret plan")
+
+    answer = api.control("GET", name, headers=headers)
+
+    assert answer.status_code == 403
+    assert api.sandbox.api_key not in answer.text
+    assert "a secret plan" not in answer.text
+
+
+def test_a_pages_question_whether_it_may_ask_is_answered_no(api: Api) -> None:
+    answer = api.control("OPTIONS", "reset", headers={"Origin": "https://evil.test"})
+
+    assert answer.status_code == 403
+    assert [name for name in answer.headers if name.lower().startswith("access-control")] == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST", "[::1]"])
+def test_curl_and_a_persons_browser_get_through_under_every_name_of_this_machine(
+    api: Api, host: str
+) -> None:
+    port = origin_of(api).rpartition(":")[2]
+    there = {"Host": f"{host}:{port}"}
+
+    typed = api.control("GET", "ledger", headers={**there, "Sec-Fetch-Site": "none"})
+    own = api.control("GET", "ledger", headers={**there, "Origin": f"http://{host}:{port}"})
+    curled = api.control("POST", "faults", json={"kind": "unavailable"}, headers=there)
+    bare = api.control("POST", "reset", headers=there)
+
+    assert [answer.status_code for answer in (typed, own, curled, bare)] == [200, 200, 200, 200]

@@ -1,0 +1,257 @@
+"""A gateway that does what a test says, and the CDN behind it. It bills before it answers; the bill stays.
+
+Both are handlers of `httpx.MockTransport`: the package's own client, and its own downloads, run on them.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import httpx
+
+from tests.fakes.png import png
+
+PRICE: Final = 0.04  # USD of an image
+CDN: Final = "https://cdn.test"
+
+
+@dataclass
+class Post:
+    """One billable request, as the gateway reads it.
+
+    `billed` counts its images on the bill; `is_received` says that the client was given the response that
+    names them: only then does anybody but the gateway know of them.
+    """
+
+    number: int
+    prompt: str
+    n: int
+    request: httpx.Request = field(repr=False)
+    billed: int = 0
+    is_received: bool = False
+    delivered: httpx.Response | None = field(default=None, repr=False)
+
+
+#: What the gateway does with a request: it answers, or raises what the client sees instead.
+Answer = Callable[["FakeGateway", Post], httpx.Response]
+
+
+def answer_json(status: int, document: object, **headers: str) -> httpx.Response:
+    """Return JSON as many servers write it: what is not ASCII, halves of characters included, is escaped."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx.Response(status, content=json.dumps(document).encode(), headers=named)
+
+
+def images(count: int | None = None, **usage: Any) -> Answer:
+    """Bill and return so many images, more than asked or fewer; by default as many as asked."""
+    return lambda gateway, post: gateway.deliver(post, post.n if count is None else count, **usage)
+
+
+def entries(*data: object, billed: int | None = None) -> Answer:
+    """Bill as many images as asked, or `billed`, and return these entries in their place."""
+
+    def answer(gateway: FakeGateway, post: Post) -> httpx.Response:
+        count = post.n if billed is None else billed
+        gateway.charge(post, count)
+        body = {"data": list(data), "usage": {"generated_images": count}}
+        post.delivered = answer_json(200, body, x_request_id=post_id(post))
+        return post.delivered
+
+    return answer
+
+
+def refused(status: int, code: str = "code", message: str = "words", **headers: str) -> Answer:
+    """Answer with the gateway's own error; nothing is billed."""
+    body = {"error": {"code": code, "message": message, "request_id": "req_1"}}
+    return lambda _gateway, _post: answer_json(status, body, **headers)
+
+
+def html(status: int, title: str = "A proxy") -> Answer:
+    """Answer with a page that some proxy wrote; nothing is billed."""
+    return lambda _gateway, _post: httpx.Response(status, html=f"<html><title>{title}</title></html>")
+
+
+def broken(kind: type[httpx.RequestError]) -> Answer:
+    """Let the client see a connection that fails in this way; nothing is billed."""
+
+    def answer(_gateway: FakeGateway, _post: Post) -> httpx.Response:
+        raise kind("broken")
+
+    return answer
+
+
+def billed(answer: Answer) -> Answer:
+    """Generate the images first: the answer that follows hides them."""
+
+    def answer_after_all(gateway: FakeGateway, post: Post) -> httpx.Response:
+        gateway.deliver(post, post.n)
+        return answer(gateway, post)
+
+    return answer_after_all
+
+
+CONTENT_REFUSED: Final = refused(422, "content_policy_violation", "the prompt was refused")
+RATE_LIMITED: Final = refused(429, "rate_limit_exceeded")
+QUOTA_EXCEEDED: Final = refused(429, "quota_exceeded")
+UPSTREAM_AWAY: Final = refused(503, "upstream_unavailable")
+SERVER_ERROR: Final = refused(500, "internal_error")
+TIMED_OUT: Final = refused(504, "upstream_timeout")
+BILLED_TIMED_OUT: Final = billed(TIMED_OUT)
+LOST: Final = billed(broken(httpx.ReadTimeout))
+UNREACHABLE: Final = broken(httpx.ConnectError)
+HTML: Final = billed(html(200, "Welcome"))
+#: What proxies put in the place of an answer that they waited for too long.
+BILLING_PROXIES: Final = {status: billed(html(status)) for status in (502, 503, 504, 520, 522, 524, 530)}
+#: Everything that a request can end in without anybody being able to tell whether it was billed.
+UNKNOWN: Final = (
+    *BILLING_PROXIES.values(),
+    SERVER_ERROR,
+    billed(SERVER_ERROR),
+    TIMED_OUT,
+    BILLED_TIMED_OUT,
+    LOST,
+    HTML,
+)
+#: Everything that says by itself that nothing was billed.
+UNBILLED: Final = (CONTENT_REFUSED, RATE_LIMITED, QUOTA_EXCEEDED, UPSTREAM_AWAY, UNREACHABLE, images(0))
+
+
+class FakeGateway:
+    """Answers each prompt as its script says, and then with images. Keeps the bill. Safe to use from threads.
+
+    `on_request` is called while a request is in flight and not billed yet, `on_billed` when it is billed and
+    not answered yet, both in the thread that sends; what they raise is what the client sees.
+    """
+
+    def __init__(self) -> None:
+        self.script: dict[str, list[Answer]] = {}
+        #: What it does with prompts without a script, or whose script is used up.
+        self.otherwise: Answer = images()
+        #: The billable requests in the order in which they arrived.
+        self.posts: list[Post] = []
+        self.on_request: Callable[[Post], object] = lambda _post: None
+        self.on_billed: Callable[[Post], object] = lambda _post: None
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.method != "POST":
+            return answer_json(200, {"object": "list", "data": []})
+        post, answer = self._take(request)
+        try:
+            self.on_request(post)
+            response = answer(self, post)
+            post.is_received = response is post.delivered
+            return response
+        finally:
+            with self._lock:
+                self.in_flight -= 1
+
+    def _take(self, request: httpx.Request) -> tuple[Post, Answer]:
+        body = json.loads(request.content)
+        with self._lock:
+            post = Post(len(self.posts), body["prompt"], body.get("n", 1), request)
+            self.posts.append(post)
+            script = self.script.get(post.prompt)
+            self.in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self.in_flight)
+            return post, script.pop(0) if script else self.otherwise
+
+    def charge(self, post: Post, count: int) -> None:
+        """Put images on the bill."""
+        with self._lock:
+            post.billed += count
+        if count:
+            self.on_billed(post)
+
+    def deliver(self, post: Post, count: int, **usage: Any) -> httpx.Response:
+        """Put images on the bill and return links to them."""
+        self.charge(post, count)
+        data = [{"url": f"{CDN}/{post.number}/{index}"} for index in range(count)]
+        figures = {"generated_images": count, "output_tokens": 100 * count, **usage}
+        post.delivered = answer_json(200, {"data": data, "usage": figures}, x_request_id=post_id(post))
+        return post.delivered
+
+    @property
+    def sent(self) -> list[str]:
+        """The prompts in the order in which they arrived."""
+        return [post.prompt for post in list(self.posts)]
+
+    @property
+    def billed(self) -> int:
+        """All images on the bill."""
+        return self.bill.total()
+
+    @property
+    def bill(self) -> Counter[str]:
+        """Images on the bill, by prompt."""
+        return self._per_prompt(lambda post: post.billed)
+
+    @property
+    def generated(self) -> Counter[str]:
+        """Requests that were billed, by prompt."""
+        return self._per_prompt(lambda post: post.billed > 0)
+
+    @property
+    def received(self) -> Counter[str]:
+        """Requests that were billed and whose response reached the client, by prompt."""
+        return self._per_prompt(lambda post: post.billed > 0 and post.is_received)
+
+    @property
+    def lost(self) -> Counter[str]:
+        """Requests that were billed without the client being told, by prompt: what has to be admitted."""
+        return self.generated - self.received
+
+    def _per_prompt(self, number: Callable[[Post], int]) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for post in list(self.posts):
+            counts[post.prompt] += number(post)
+        return +counts
+
+
+def post_id(post: Post) -> str:
+    """Return the id under which support would look for a request."""
+    return f"req_{post.number}"
+
+
+class FakeCdn:
+    """Serves the gateway's links: to each a PNG of its own. It needs no key, and counts the downloads."""
+
+    def __init__(self, gateway: FakeGateway) -> None:
+        self._gateway = gateway
+        #: What the links of a prompt answer, one after the other, before they work: a response or an error.
+        self.script: dict[str, list[httpx.Response | Exception]] = {}
+        #: Links that do not work any more answer this.
+        self.expired: set[str] = set()
+        #: Called with each prompt before its image arrives, in the thread that downloads.
+        self.on_request: Callable[[str], object] = lambda _prompt: None
+        self.requests: list[httpx.Request] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        url = str(request.url)
+        prompt = self.prompt_of(url)
+        self.on_request(prompt)
+        with self._lock:
+            self.requests.append(request)
+            script = self.script.get(prompt)
+            instead = script.pop(0) if script else None
+        if isinstance(instead, Exception):
+            raise instead
+        if url in self.expired or prompt in self.expired:
+            return httpx.Response(403, text="<Error><Code>AccessDenied</Code></Error>")
+        return instead or httpx.Response(200, content=self.image(url), headers={"content-type": "image/png"})
+
+    def prompt_of(self, url: str) -> str:
+        """Return the prompt of a link's image."""
+        return self._gateway.posts[int(httpx.URL(url).path.split("/")[1])].prompt
+
+    def image(self, url: str) -> bytes:
+        """Return what a link holds."""
+        return png(f"{self.prompt_of(url)}, {url}")

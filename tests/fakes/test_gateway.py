@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import httpx
+import pytest
+
+from airflow_provider_aisa.core.gateway.client import AisaClient
+from airflow_provider_aisa.core.gateway.request import ImageRequest
+from airflow_provider_aisa.core.gateway.response import GenerationResponse
+from airflow_provider_aisa.core.images.inspect import inspect
+from airflow_provider_aisa.exceptions import AisaError
+from tests.fakes.clock import Clock
+from tests.fakes.gateway import (
+    BILLING_PROXIES,
+    UNBILLED,
+    UNKNOWN,
+    Answer,
+    FakeCdn,
+    FakeGateway,
+    Post,
+    entries,
+    images,
+)
+from tests.support import make_pacer, make_settings
+
+
+def ask(gateway: FakeGateway, *, prompt: str = "a red panda", n: int = 1) -> GenerationResponse:
+    """Send one request as the package's client does, once."""
+    clock = Clock()
+    settings = make_settings(max_retries=0)
+    transport = httpx.MockTransport(gateway)
+    with AisaClient(settings, pacer=make_pacer(clock), transport=transport, sleep=clock.sleep) as client:
+        return client.generate(ImageRequest.parse(prompt=prompt, n=n))
+
+
+def test_an_answered_request_is_billed_and_received() -> None:
+    gateway = FakeGateway()
+
+    response = ask(gateway, n=2)
+
+    assert len(response.available) == 2
+    assert response.billed == gateway.billed == 2
+    assert gateway.received == gateway.generated == Counter({"a red panda": 1})
+    assert gateway.lost.total() == 0
+
+
+@pytest.mark.parametrize("answer", UNBILLED)
+def test_a_refusal_bills_nothing(answer: Answer) -> None:
+    gateway = FakeGateway()
+    gateway.otherwise = answer
+
+    try:
+        assert ask(gateway).available == ()
+    except AisaError:
+        assert gateway.sent == ["a red panda"]
+    assert gateway.billed == 0
+
+
+@pytest.mark.parametrize("answer", BILLING_PROXIES.values(), ids=BILLING_PROXIES)
+def test_a_billing_proxy_takes_the_money_and_hides_the_images(answer: Answer) -> None:
+    gateway = FakeGateway()
+    gateway.otherwise = answer
+
+    with pytest.raises(AisaError):
+        ask(gateway)
+
+    assert gateway.billed == 1
+    assert gateway.lost == Counter({"a red panda": 1})
+
+
+@pytest.mark.parametrize("answer", UNKNOWN)
+def test_no_answer_that_leaves_the_bill_open_names_an_image(answer: Answer) -> None:
+    gateway = FakeGateway()
+    gateway.otherwise = answer
+
+    with pytest.raises(AisaError):
+        ask(gateway)
+
+    assert gateway.received.total() == 0
+
+
+def test_a_script_is_used_up_in_order_and_by_prompt() -> None:
+    gateway = FakeGateway()
+    gateway.script["odd"] = [images(3), entries({"error": {"code": "c", "message": "m"}}, billed=0)]
+
+    counts = [len(ask(gateway, prompt=prompt).available) for prompt in ("odd", "even", "odd", "odd")]
+
+    assert counts == [3, 1, 0, 1]
+    assert gateway.bill == Counter(odd=4, even=1)
+
+
+def test_the_hooks_stand_before_and_after_the_bill() -> None:
+    gateway = FakeGateway()
+    seen: list[tuple[str, int, int]] = []
+
+    def note(what: str, post: Post) -> None:
+        seen.append((what, post.billed, gateway.in_flight))
+
+    gateway.on_request = lambda post: note("sent", post)
+    gateway.on_billed = lambda post: note("billed", post)
+    ask(gateway, n=2)
+
+    assert seen == [("sent", 0, 1), ("billed", 2, 1)]
+    assert (gateway.in_flight, gateway.most_in_flight) == (0, 1)
+
+
+def test_a_client_that_dies_between_bill_and_answer_leaves_a_lost_one() -> None:
+    gateway = FakeGateway()
+
+    def die(_post: Post) -> None:
+        raise KeyboardInterrupt
+
+    gateway.on_billed = die
+    with pytest.raises(KeyboardInterrupt):
+        ask(gateway, n=2)
+
+    assert (gateway.billed, gateway.lost.total(), gateway.in_flight) == (2, 1, 0)
+
+
+def test_each_link_holds_an_image_of_its_own_until_it_expires(tmp_path: Path) -> None:
+    gateway = FakeGateway()
+    cdn = FakeCdn(gateway)
+    links = [str(image.url) for image in ask(gateway, n=2).images]
+
+    with httpx.Client(transport=httpx.MockTransport(cdn)) as client:
+        bodies = [client.get(link).content for link in links]
+        cdn.script["a red panda"] = [httpx.Response(500), httpx.ReadError("broken")]
+        assert client.get(links[0]).status_code == 500
+        with pytest.raises(httpx.ReadError):
+            client.get(links[0])
+        cdn.expired.add(links[0])
+        assert [client.get(link).status_code for link in links] == [403, 200]
+
+    assert len(set(bodies)) == 2
+    for number, body in enumerate(bodies):
+        path = tmp_path / str(number)
+        path.write_bytes(body)
+        assert (inspect(path).width, inspect(path).ext) == (2048, "png")
