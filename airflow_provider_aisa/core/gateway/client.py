@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-import ssl
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from functools import cache
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urljoin, urlsplit
@@ -20,6 +18,7 @@ from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.gateway.response import GenerationResponse, read_generation
 from airflow_provider_aisa.core.gateway.retries import Call, Outcome, Retries
 from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
+from airflow_provider_aisa.core.tls import ssl_context
 from airflow_provider_aisa.exceptions import (
     GatewayFailed,
     InvalidRequest,
@@ -32,18 +31,6 @@ MODELS_ENDPOINT: Final = "models"
 #: Seconds that one call may spend waiting between its attempts, as AIsa's documentation asks.
 MAX_WAIT: Final = 60.0
 _CONNECT_TIMEOUT: Final = 10.0
-_making_ssl_context = threading.Lock()
-
-
-@cache
-def _make_ssl_context() -> ssl.SSLContext:
-    return httpx.create_ssl_context()
-
-
-def ssl_context() -> ssl.SSLContext:
-    """Return the process's one TLS context: reading the certificate store takes tens of milliseconds."""
-    with _making_ssl_context:  # Whoever comes meanwhile waits for it rather than making another.
-        return _make_ssl_context()
 
 
 class AisaClient:

@@ -21,11 +21,11 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 from httpx_secure import SSRFProtectionError, httpx_ssrf_protection
 
-from airflow_provider_aisa.core.gateway.client import ssl_context
 from airflow_provider_aisa.core.gateway.retries import backoff
 from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
 from airflow_provider_aisa.core.images.inspect import ImageInfo, inspect
 from airflow_provider_aisa.core.threads import or_undone
+from airflow_provider_aisa.core.tls import ssl_context
 from airflow_provider_aisa.exceptions import ImageLinkExpired, ImageUnavailable, ImageUnusable
 from airflow_provider_aisa.version import __version__
 
