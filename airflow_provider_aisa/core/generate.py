@@ -247,7 +247,7 @@ class Pipeline:
             # Without its record, what is not stored yet would be lost with this process.
             etag = paid.etag if paid.is_recorded else await self._record_late(paid)
         stored = replace(
-            entry, state=EntryState.STORED, images=images, response=response.without_links()
+            entry, state=EntryState.STORED, images=images, response=response.without_links().to_dict()
         ).noted(f"stored {len(images)} image(s)")
         self.entry = stored
         if etag is not None:

@@ -18,7 +18,7 @@ import httpx
 
 from airflow_provider_aisa.core.budget import Budget
 from airflow_provider_aisa.core.gateway.client import AisaClient, generation
-from airflow_provider_aisa.core.gateway.response import GenerationResponse, read_generation
+from airflow_provider_aisa.core.gateway.response import GenerationResponse
 from airflow_provider_aisa.core.gateway.retries import Call, Outcome, may_be_billed
 from airflow_provider_aisa.core.job import Job
 from airflow_provider_aisa.core.journal.entry import Claim, Entry, EntryState
@@ -89,8 +89,14 @@ class Purchase:
         :raises AisaError: as :meth:`AisaClient.generate`; the entry says whether anything may be billed.
         """
         call = generation(self._job.request, at_most_once=self._job.policy.delivery == "at-most-once")
-        await self._client.asend(call, exchange=self._exchange)
-        return cast("Paid", self._paid)  # Recorded by the exchange whose outcome has just been accepted.
+        retries = self._client.retries(call)
+        while True:
+            async with self._client.aslot(patience=retries.patience):
+                outcome = await self._exchange(call)
+            delay = self._client.next_delay(outcome, retries)
+            if delay is None:
+                return cast("Paid", self._paid)  # Recorded by the exchange whose outcome is accepted here.
+            await self._client.asleep(delay)
 
     async def _exchange(self, call: Call) -> Outcome:
         images = self._job.request.n
@@ -168,7 +174,7 @@ class Purchase:
     def _record(self, claimed: Entry, outcome: httpx.Response) -> None:
         """Write down a response before anything else is done with it."""
         try:
-            response = read_generation(outcome, model=self._job.request.model)
+            response = self._client.read(outcome, self._job.request)
         except OutcomeUnknown:
             self._end(claimed, "an unreadable response")
             raise

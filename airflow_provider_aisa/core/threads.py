@@ -34,6 +34,16 @@ async def to_the_end(work: Callable[[], T], what: str) -> T:
         raise
 
 
+async def apart(work: Callable[[], T]) -> T:
+    """Run a function in a thread of its own. Cancelling stops the waiting at once, and never the function."""
+    future = asyncio.wrap_future(_in_thread(work))
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        raise
+
+
 def run_apart(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on an event loop in a thread, and wait for it.
 
