@@ -17,7 +17,8 @@ from airflow_provider_aisa.core.gateway.client import AisaClient
 from airflow_provider_aisa.core.gateway.response import GenerationResponse
 from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
 from airflow_provider_aisa.core.images.download import Fetcher, open_fetcher
-from airflow_provider_aisa.core.images.transfer import Lanes, Transfer, temporary_folder
+from airflow_provider_aisa.core.images.old_transfer import Transfer
+from airflow_provider_aisa.core.images.transfer import Lanes, temporary_folder
 from airflow_provider_aisa.core.job import Job
 from airflow_provider_aisa.core.journal.entry import Action, Entry, EntryState, Step, next_step
 from airflow_provider_aisa.core.journal.store import EntryChanged, Found, Journal
@@ -68,8 +69,9 @@ async def generate(job: Job, *, settings: ConnectionSettings, bucket: Bucket) ->
     # Not closed: when this is cancelled, a request may still be under way, and closing would cut it off.
     # Nothing stays open for long: each connection ends with its response.
     client = AisaClient(settings)
-    async with open_fetcher(settings) as fetcher, temporary_folder() as folder:
-        return await Pipeline(job, client=client, fetcher=fetcher, bucket=bucket, folder=folder).run()
+    with open_fetcher(settings) as fetcher:
+        async with temporary_folder() as folder:
+            return await Pipeline(job, client=client, fetcher=fetcher, bucket=bucket, folder=folder).run()
 
 
 def look_up(job: Job, bucket: Bucket) -> Step:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tests.paying.memory import Memory, MemoryBucket
 
@@ -61,9 +61,9 @@ class Store(MemoryBucket):
         with self._request("delete", key):
             super().delete(key, only_if=only_if)
 
-    def put_image(self, path: Path, *, key: str, **arguments: Any) -> None:
+    def put_image(self, file: BinaryIO, *, key: str, **arguments: Any) -> str:
         with self._request("upload", key):
-            super().put_image(path, key=key, **arguments)
+            return super().put_image(file, key=key, **arguments)
 
     def head_image(self, key: str) -> Any:
         with self._request("head", key):

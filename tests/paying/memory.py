@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 from airflow_provider_aisa.core.s3 import (
     Bucket,
@@ -17,7 +17,6 @@ from airflow_provider_aisa.core.s3 import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from mypy_boto3_s3 import S3Client
 
@@ -86,15 +85,18 @@ class MemoryBucket(Bucket):
         self.checkpoint("after delete")
 
     def put_image(
-        self, path: Path, *, key: str, content_type: str, sha256: str, metadata: Mapping[str, str]
-    ) -> None:
+        self, file: BinaryIO, *, key: str, content_type: str, sha256: str, metadata: Mapping[str, str]
+    ) -> str:
         self.checkpoint("before upload")
+        etag = f"image-{next(self.memory.etags)}"
         self.memory.images[key] = {
             "Metadata": dict(metadata),
             "ContentType": content_type,
-            "ContentLength": path.stat().st_size,
+            "ContentLength": sum(map(len, iter(file.read, b""))),
+            "ETag": etag,
         }
         self.checkpoint("after upload")
+        return etag
 
     def head_image(self, key: str) -> Mapping[str, Any] | None:
         self.checkpoint("head")

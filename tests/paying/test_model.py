@@ -15,7 +15,7 @@ import tempfile
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import httpx
 from hypothesis import HealthCheck, Phase, given, settings
@@ -29,6 +29,7 @@ from airflow_provider_aisa.core.images.inspect import ImageInfo
 from airflow_provider_aisa.core.job import Job
 from airflow_provider_aisa.core.journal.entry import Buyer, Entry, EntryState, Policy
 from airflow_provider_aisa.core.layout import Owner, Target
+from airflow_provider_aisa.core.threads import Stop
 from airflow_provider_aisa.exceptions import OutcomeUnknown
 from tests.paying.memory import Memory, MemoryBucket
 from tests.support import make_pacer, make_settings
@@ -148,13 +149,13 @@ class Actor:
         data = [{"url": f"https://cdn.test/{number}/{index}"} for index in range(IMAGES)]
         return httpx.Response(200, json={"data": data, "usage": {"generated_images": IMAGES}})
 
-    async def fetch(self, url: str, path: Path) -> FetchedImage:
+    def fetch(self, url: str, file: BinaryIO, _stop: Stop) -> FetchedImage:
         """Stand in for the Fetcher."""
         self.checkpoint("fetch")
         content = url.encode()
-        await asyncio.to_thread(path.write_bytes, content)
+        file.write(content)
         digest = hashlib.sha256(content).hexdigest()
-        return FetchedImage(path, len(content), digest, ImageInfo("image/png", 2048, 2048))
+        return FetchedImage(len(content), digest, ImageInfo("image/png", 2048, 2048))
 
 
 def journal_of(world: World) -> Entry:

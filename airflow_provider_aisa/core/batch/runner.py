@@ -75,7 +75,7 @@ async def run_batch(
     )
     # Not closed: see `generate`.
     client = AisaClient(settings, max_wait=math.inf)
-    async with open_fetcher(settings) as fetcher:
+    with open_fetcher(settings) as fetcher:
         batch = Batch(
             order, plan, client=client, fetcher=fetcher, bucket=bucket, folder=folder, report=report
         )
