@@ -21,6 +21,7 @@ HEAVY = {
     "aiohttp",
     "boto3",
     "botocore",
+    "httpcore",
     "httpx",
     "httpx_secure",
     "imagesize",

@@ -12,8 +12,8 @@ from decimal import Decimal
 
 from airflow_provider_aisa.core.budget import SpendingStopped, spent_on
 from airflow_provider_aisa.core.gateway.response import GenerationResponse
+from airflow_provider_aisa.core.images.finding import verify
 from airflow_provider_aisa.core.images.stored import StoredImage
-from airflow_provider_aisa.core.images.transfer import verify
 from airflow_provider_aisa.core.job import Job
 from airflow_provider_aisa.core.journal.entry import Entry, Stored
 from airflow_provider_aisa.core.journal.steps import Action, Step, next_step

@@ -18,7 +18,7 @@ from typing import Final
 import httpx
 
 from airflow_provider_aisa.core.gateway.client import generation
-from airflow_provider_aisa.core.gateway.response import GenerationResponse, read_generation
+from airflow_provider_aisa.core.gateway.response import GenerationResponse
 from airflow_provider_aisa.core.gateway.retries import Call, Outcome, may_be_billed
 from airflow_provider_aisa.core.job import Job
 from airflow_provider_aisa.core.journal.entry import Claim, Entry, EntryState, with_claims, without_claim
@@ -178,7 +178,7 @@ class Purchase:
     def _record(self, claimed: Found, outcome: httpx.Response) -> Bought:
         """Write down a response before anything else is done with it."""
         try:
-            response = read_generation(outcome, model=self._job.request.model)
+            response = self._bench.client.read(outcome, self._job.request)
         except OutcomeUnknown:
             self._lose(claimed, "an unreadable response")
             raise

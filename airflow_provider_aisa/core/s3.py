@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 from urllib.parse import quote
 
 from airflow_provider_aisa.exceptions import InvalidRequest, StorageFailed
@@ -59,6 +59,7 @@ _METADATA_TEXT: Final = re.compile(r"[ -~]*")
 _METADATA_VALUE: Final = 250  # characters
 #: Bytes of all names and values of an object's user metadata, which is S3's own limit.
 _MOST_METADATA: Final = 2048
+_MOST_LISTED: Final = 10_000
 _PERMISSIONS: Final = (
     "allow the AWS connection s3:GetObject and s3:PutObject there, and s3:ListBucket on the bucket"
 )
@@ -121,10 +122,11 @@ class Bucket:
             )
 
     def put_image(
-        self, path: Path, *, key: str, content_type: str, sha256: str, metadata: Mapping[str, str]
+        self, file: BinaryIO, *, key: str, content_type: str, sha256: str, metadata: Mapping[str, str]
     ) -> str:
         """Upload a file in one PUT, which S3 refuses unless its SHA-256 (64 hex digits) is right.
 
+        :param file: at its beginning; it is read again when the upload is repeated.
         :return: the object's ETag.
         :raises StorageFailed: with the bucket, the key and S3's code.
         """
@@ -135,14 +137,30 @@ class Bucket:
             "ChecksumSHA256": base64.b64encode(bytes.fromhex(sha256)).decode(),
             "Metadata": {**self.extra_args.get("Metadata", {}), **own},
         }
-        with path.open("rb") as body, reported(f"{self.uri(key)} could not be written"):
-            written = self.client.put_object(Bucket=self.name, Key=key, Body=body, **arguments)
+        with reported(f"{self.uri(key)} could not be written"):
+            written = self.client.put_object(Bucket=self.name, Key=key, Body=file, **arguments)
         return written["ETag"].strip('"')
 
     def head_image(self, key: str) -> Mapping[str, Any] | None:
         """Return what S3 says of an object (``Metadata``, ``ContentType``, ``ContentLength``), or None."""
         with reported(f"{self.uri(key)} could not be looked at"):
             return _none_if_missing(lambda: self.client.head_object(Bucket=self.name, Key=key))
+
+    def newest_keys(self, prefix: str, seconds: float, *, most: int) -> list[str]:
+        """Return keys that begin so and were written in the last ``seconds``, the newest first.
+
+        A store lists keys in their own order, so this looks through 10,000 of them and no more.
+        """
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.name, Prefix=prefix, PaginationConfig={"MaxItems": _MOST_LISTED}
+        )
+        found: list[tuple[float, str]] = []
+        with reported(f"{self.uri(prefix)} could not be listed"):
+            for page in pages:
+                date = page["ResponseMetadata"]["HTTPHeaders"].get("date")
+                ages = ((_age(one["LastModified"], date), one["Key"]) for one in page.get("Contents", ()))
+                found += (one for one in ages if one[0] <= seconds)
+        return [key for _, key in sorted(found)[:most]]
 
     def read(self, key: str) -> StoredObject | None:
         """Read a small object; None means that S3 says for certain that there is none.

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from airflow_provider_aisa.core.gateway.response import GeneratedImage, GenerationResponse
+from airflow_provider_aisa.core.images.finding import verify
 from airflow_provider_aisa.core.images.stored import StoredImage
-from airflow_provider_aisa.core.images.transfer import Moved, store_images, verify
+from airflow_provider_aisa.core.images.transfer import Moved, store_images
 from airflow_provider_aisa.core.job import Job
 from airflow_provider_aisa.core.journal.entry import Entry, EntryState
 from airflow_provider_aisa.core.journal.store import AlreadyBought, Journal
@@ -127,7 +128,7 @@ def check_complete(job: Job, response: GenerationResponse, images: tuple[StoredI
 
 def describe_lost(lost: tuple[tuple[StoredImage, str], ...]) -> str:
     """Say of each image what is at its URI instead."""
-    return "; ".join(f"{image.uri} {what}" for image, what in lost)
+    return "; ".join(f"{image.uri} was {what}" for image, what in lost)
 
 
 async def _move(

@@ -102,5 +102,6 @@ async def open_workbench(
     # Not closed: when a job is cancelled, a request may still be under way, and closing would cut it off.
     # Nothing stays open for long, since each connection ends with its response.
     client = AisaClient(settings, max_wait=max_wait)
-    async with open_fetcher(settings) as fetcher, temporary_folder(folder) as place:
-        yield Workbench(client, fetcher, bucket, place, lanes or Lanes(), budget, TIMING)
+    with open_fetcher(settings) as fetcher:
+        async with temporary_folder(folder) as place:
+            yield Workbench(client, fetcher, bucket, place, lanes or Lanes(), budget, TIMING)

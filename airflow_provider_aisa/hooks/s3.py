@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_aisa.version import __version__
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
 #: Seconds for which a triggerer's tasks share a client: making one takes tens of milliseconds and megabytes.
 SHARED_FOR: Final = 900.0
 _MAX_POOL_CONNECTIONS: Final = 50
+_SMALL: Final = 1024 * 1024  # bytes
 _shared: dict[str | None, tuple[float, S3Client]] = {}
 
 
@@ -25,6 +25,8 @@ def open_s3(aws_conn_id: str | None, *, connections: int = 0) -> tuple[S3Client,
     """
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
     from botocore.config import Config
+
+    from airflow_provider_aisa.core.signing import sign_with_known_hash
 
     hook = S3Hook(aws_conn_id=aws_conn_id)
     ours = Config(
@@ -39,17 +41,21 @@ def open_s3(aws_conn_id: str | None, *, connections: int = 0) -> tuple[S3Client,
         config=ours.merge(hook.conn_config.botocore_config or Config()),
         verify=hook.verify,
     )
+    sign_with_known_hash(client)
     client.meta.events.register("request-created.s3.PutObject", _send_small_bodies_at_once)
     return client, hook.service_config.get("bucket_name")
 
 
 def _send_small_bodies_at_once(request: AWSRequest, **_: Any) -> None:
-    """Do not ask S3 first whether it will take an entry of the journal; a file, an image, is asked for.
+    """Do not ask S3 first whether it will take a small body.
 
     botocore asks before every upload (``Expect: 100-continue``) and reads the answer byte by byte: a round
-    trip, and two dozen system calls that each wait for the GIL.
+    trip, and two dozen system calls that each wait for the GIL. A large body is announced: a store that
+    refuses one may close the connection meanwhile, and then its reason would be lost.
     """
-    if isinstance(request.data, BytesIO):
+    from botocore.utils import determine_content_length
+
+    if (determine_content_length(request.data) or 0) <= _SMALL:
         del request.headers["Expect"]
 
 

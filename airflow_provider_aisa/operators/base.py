@@ -159,7 +159,7 @@ class AisaOperator(BaseOperator):
 
 def prepare() -> None:
     """Do what takes tens of milliseconds and will be needed, while S3's client is being made."""
-    from airflow_provider_aisa.core.gateway.client import ssl_context
+    from airflow_provider_aisa.core.tls import ssl_context
 
     ssl_context()
 

@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import httpx
 
@@ -17,7 +17,7 @@ from airflow_provider_aisa.core.images.download import FetchedImage
 from airflow_provider_aisa.core.images.inspect import ImageInfo
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from airflow_provider_aisa.core.threads import Stop
 
 PRICE: Final = 0.04  # USD of an image
 
@@ -144,15 +144,22 @@ class Cdn:
         self._gateway = gateway
         #: What is raised for the images of a prompt, one after the other.
         self.script: dict[str, list[BaseException]] = {}
-        #: Awaited with each prompt before its image arrives.
+        #: Awaited with each prompt before its image arrives, in the image's own thread.
         self.before: Callable[[str], Awaitable[None]] = lambda _prompt: asyncio.sleep(0)
 
-    async def fetch(self, url: str, path: Path) -> FetchedImage:
+    def fetch(self, url: str, file: BinaryIO, stop: Stop) -> FetchedImage:
         prompt = self._gateway.prompt_of(url)
-        await self.before(prompt)
+        asyncio.run(self._before(prompt, stop))
         content = url.encode()
-        await asyncio.to_thread(path.write_bytes, content)
+        file.write(content)
         if errors := self.script.get(prompt):
             raise errors.pop(0)
         digest = hashlib.sha256(content).hexdigest()
-        return FetchedImage(path, len(content), digest, ImageInfo("image/png", 2048, 2048))
+        return FetchedImage(len(content), digest, ImageInfo("image/png", 2048, 2048))
+
+    async def _before(self, prompt: str, stop: Stop) -> None:
+        waiting = asyncio.ensure_future(self.before(prompt))
+        while not waiting.done():
+            stop.check()
+            await asyncio.wait({waiting}, timeout=0.05)
+        waiting.result()

@@ -63,11 +63,9 @@ class Gateway:
 
     def client(self, settings: ConnectionSettings | None = None, **options: Any) -> AisaClient:
         """Return a client of this gateway that waits on its clock, without jitter."""
-        transport = httpx.MockTransport(self)
         values: dict[str, Any] = {
             "pacer": make_pacer(self.clock),
-            "transport": transport,
-            "async_transport": transport,
+            "transport": httpx.MockTransport(self),
             "sleep": self.clock.sleep,
             "asleep": self.clock.asleep,
             "randomness": lambda: 0.5,

@@ -61,8 +61,9 @@ def stubbed() -> Iterator[tuple[Bucket, Stubber]]:
         yield Bucket(client, "bucket"), stubber
 
 
-def put(bucket: Bucket, image: Path, key: str = "a/0.png", sha256: str = SHA256, **metadata: str) -> None:
-    bucket.put_image(image, key=key, content_type="image/png", sha256=sha256, metadata=metadata)
+def put(bucket: Bucket, image: Path, key: str = "a/0.png", sha256: str = SHA256, **metadata: str) -> str:
+    with image.open("rb") as file:
+        return bucket.put_image(file, key=key, content_type="image/png", sha256=sha256, metadata=metadata)
 
 
 def test_an_image_is_stored_with_its_type_its_bytes_and_its_checksum(

@@ -335,7 +335,7 @@ def test_the_test_button_does_not_wait_for_a_gateway_that_is_not_there(
     (port,) = find_free_ports(1)
     works, message = connect(host=f"http://127.0.0.1:{port}").test_connection()
     assert not works
-    assert message.startswith(f"AIsa at 127.0.0.1:{port} could not be reached (ConnectError)")
+    assert message.startswith(f"AIsa at 127.0.0.1:{port} could not be reached (Connection refused)")
 
 
 def test_the_test_button_asks_a_failing_gateway_once(sandbox_hook: AisaHook, aisa_sandbox: Sandbox) -> None:

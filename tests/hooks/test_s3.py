@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,24 +51,20 @@ def test_the_connections_own_settings_of_botocore_win(
     assert own.meta.config.read_timeout == 9  # type: ignore[attr-defined]
 
 
-def test_only_files_are_announced_before_they_are_sent(
-    s3_store: SeaweedFS, bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_only_large_bodies_are_announced_before_they_are_sent(
+    s3_store: SeaweedFS, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = open_s3(connect(monkeypatch, "s3_expect", s3_store.airflow_connection()))[0]
     announced: list[bool] = []
     client.meta.events.register(
         "before-send.s3.PutObject", lambda request, **_: announced.append("Expect" in request.headers)
     )
-    path = tmp_path / "image"
-    path.write_bytes(b"image")
-    client.put_object(Bucket=bucket, Key="entry", Body=b"entry", IfNoneMatch="*")
-    with path.open("rb") as body:
-        client.put_object(Bucket=bucket, Key="image", Body=body)
-    assert announced == [False, True]
-    assert [client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in ("entry", "image")] == [
-        b"entry",
-        b"image",
-    ]
+    bodies = {"entry": b"entry", "small": b"image", "large": bytes(1024 * 1024 + 1)}
+    client.put_object(Bucket=bucket, Key="entry", Body=bodies["entry"], IfNoneMatch="*")
+    for key in ("small", "large"):
+        client.put_object(Bucket=bucket, Key=key, Body=io.BytesIO(bodies[key]))
+    assert announced == [False, False, True]
+    assert {key: client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in bodies} == bodies
 
 
 def test_tasks_of_one_connection_share_a_client_and_others_do_not(

@@ -43,10 +43,9 @@ def images_of(number: int) -> list[bytes]:
 
 
 def stored(world: World, folder: str = "i/") -> list[bytes | None]:
-    keys = [key for key in world.meddler.keys() if key.startswith(folder)]
-    return [
-        world.content(key) for key in keys if key.endswith(".png") and key.count("/") == folder.count("/")
-    ]
+    depth = folder.count("/")
+    found = [key for key in world.meddler.keys(".png") if key.startswith(folder) and key.count("/") == depth]
+    return [world.content(key) for key in found]
 
 
 def _delete(world: World) -> None:
@@ -264,7 +263,7 @@ def test_a_refused_request_leaves_an_entry_that_counts_nothing_and_holds_nobody_
 
 
 def test_each_send_has_a_claim_of_its_own() -> None:
-    """A refreshed claim with the same bytes would have the same ETag, and a copy with the old one would win."""
+    """A refreshed claim of the same bytes would have the same ETag, and a copy with the old one would win."""
     world = World(answer=lambda: "429")
     seen = set()
     actor = Actor(world, max_retries=3)

@@ -14,7 +14,7 @@ import tempfile
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 import httpx
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_aisa.core.images.download import Fetcher
     from airflow_provider_aisa.core.receipt import Receipt
+    from airflow_provider_aisa.core.threads import Stop
 
 IMAGES: Final = 2
 TIMEOUT: Final = 10.0
@@ -257,13 +258,13 @@ class Actor:
             raise answer("broken")
         return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
 
-    async def fetch(self, url: str, path: Path) -> FetchedImage:
+    def fetch(self, url: str, file: BinaryIO, _stop: Stop) -> FetchedImage:
         """Stand in for the Fetcher."""
         self.checkpoint("fetch")
         content = content_of(url)
-        await asyncio.to_thread(path.write_bytes, content)
+        file.write(content)
         digest = hashlib.sha256(content).hexdigest()
-        return FetchedImage(path, len(content), digest, ImageInfo("image/png", 2048, 2048))
+        return FetchedImage(len(content), digest, ImageInfo("image/png", 2048, 2048))
 
 
 def content_of(url: str) -> bytes:

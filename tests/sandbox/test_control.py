@@ -183,9 +183,7 @@ def test_a_pages_question_whether_it_may_ask_is_answered_no(api: Api) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST", "[::1]"])
-def test_curl_and_a_persons_browser_get_through_under_every_name_of_this_machine(
-    api: Api, host: str
-) -> None:
+def test_curl_and_a_persons_browser_get_through_under_every_name_of_this_machine(api: Api, host: str) -> None:
     port = origin_of(api).rpartition(":")[2]
     there = {"Host": f"{host}:{port}"}
 

@@ -20,8 +20,8 @@ from airflow_provider_aisa.core.batch.plan import Plan, PlannedItem
 from airflow_provider_aisa.core.batch.spec import BatchSpec
 from airflow_provider_aisa.core.budget import spent_on
 from airflow_provider_aisa.core.generate import decide
+from airflow_provider_aisa.core.images.finding import verify
 from airflow_provider_aisa.core.images.stored import StoredImage
-from airflow_provider_aisa.core.images.transfer import verify
 from airflow_provider_aisa.core.journal.entry import Stored
 from airflow_provider_aisa.core.journal.steps import Action
 from airflow_provider_aisa.core.journal.store import Found, Journal

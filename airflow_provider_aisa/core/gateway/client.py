@@ -1,61 +1,71 @@
-"""One gateway, sync and async. A request that may have been billed is never sent again by itself."""
+"""One gateway and one way of sending. A request that may have been billed is never sent again by itself."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
-import ssl
-import threading
+import re
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
-from functools import cache
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 from urllib.parse import urljoin, urlsplit
 
 import httpx
 
+from airflow_provider_aisa.core.gateway.answers import clean, read_object, receive
 from airflow_provider_aisa.core.gateway.pacing import Pacer, pacer_for
 from airflow_provider_aisa.core.gateway.request import ImageRequest
-from airflow_provider_aisa.core.gateway.response import GenerationResponse, read_generation
+from airflow_provider_aisa.core.gateway.response import GenerationResponse
 from airflow_provider_aisa.core.gateway.retries import Call, Outcome, Retries
+from airflow_provider_aisa.core.gateway.routes import images
 from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
+from airflow_provider_aisa.core.proxies import read_proxies
+from airflow_provider_aisa.core.threads import apart
+from airflow_provider_aisa.core.transport import CannotConnect, Transport
 from airflow_provider_aisa.exceptions import (
     GatewayFailed,
+    InvalidConnection,
     InvalidRequest,
     RateLimited,
 )
 from airflow_provider_aisa.version import __version__
 
-IMAGES_ENDPOINT: Final = "images/generations"
+log = logging.getLogger(__name__)
+
 MODELS_ENDPOINT: Final = "models"
 #: Seconds that one call may spend waiting between its attempts, as AIsa's documentation asks.
 MAX_WAIT: Final = 60.0
-_CONNECT_TIMEOUT: Final = 10.0
-_making_ssl_context = threading.Lock()
-
-
-@cache
-def _make_ssl_context() -> ssl.SSLContext:
-    return httpx.create_ssl_context()
-
-
-def ssl_context() -> ssl.SSLContext:
-    """Return the process's one TLS context: reading the certificate store takes tens of milliseconds."""
-    with _making_ssl_context:  # Whoever comes meanwhile waits for it rather than making another.
-        return _make_ssl_context()
+#: Headers of a caller's that are dropped: the key's, the host's, and how the bytes travel.
+_OURS: Final = frozenset(
+    {
+        "accept-encoding",
+        "authorization",
+        "connection",
+        "content-length",
+        "host",
+        "proxy-authorization",
+        "transfer-encoding",
+        "user-agent",
+    }
+)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t -~]*")
 
 
 class AisaClient:
     """Authenticated calls to one gateway, paced, retried where that is safe, with typed errors.
 
+    The async methods wait for the sync ones in a thread. A client may be shared by threads and event loops.
+
     :param settings: from a connection.
     :param pacer: None to share one with every client of the same key in this process.
-    :param transport: what sends the sync requests; for tests, an ``httpx.MockTransport``.
-    :param async_transport: what sends the async ones.
+    :param transport: what sends the requests; for tests, an ``httpx.MockTransport``.
     :param max_wait: seconds that one call may wait between attempts; infinite to wait out rate limits,
-        however long they last.
+        however often they come.
+    :raises InvalidConnection: the proxy that the connection or the environment names cannot be used.
     """
 
     def __init__(
@@ -64,103 +74,68 @@ class AisaClient:
         *,
         pacer: Pacer | None = None,
         transport: httpx.BaseTransport | None = None,
-        async_transport: httpx.AsyncBaseTransport | None = None,
         max_wait: float = MAX_WAIT,
         sleep: Callable[[float], None] = time.sleep,
         asleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         randomness: Callable[[], float] = random.random,
     ) -> None:
         self.settings = settings
-        self._pacer = pacer or pacer_for(settings)
-        self._transport = transport
-        self._async_transport = async_transport
-        self._max_wait = max_wait
-        self._sleep = sleep
-        self._asleep = asleep
-        self._randomness = randomness
+        #: How to wait for what :meth:`next_delay` returns.
+        self.sleep, self.asleep = sleep, asleep
         #: How often the gateway has asked to wait, and how often it has answered with success.
         self.rate_limits = 0
         self.successes = 0
-        self._opening = threading.Lock()
-        self._sync: httpx.Client | None = None
-        self._async: httpx.AsyncClient | None = None
+        proxies = read_proxies(settings)  # Whatever is wrong with them is said before anything is claimed.
+        # No connection is kept: it can be closed by the peer in the very moment in which a request is sent
+        # on it, which then looks like a lost response. Next to a generation a handshake is cheap.
+        self._transport = transport or Transport(timeout=settings.timeout, proxies=proxies)
+        self._pacer = pacer or pacer_for(settings)
+        self._max_wait = max_wait
+        self._randomness = randomness
+
+    # --- the parts that a purchase is made of
 
     def exchange(self, call: Call) -> Outcome:
-        """Send a call once, with no slot and no second attempt, and return what came of it."""
-        with self._opening:  # Threads share a client.
-            client = self._sync = self._sync or httpx.Client(transport=self._transport, **self._options())
-        try:
-            return client.send(self._build(client, call))
-        except httpx.HTTPError as e:
-            return e
+        """Send a call once, with no slot and no second attempt, and return what came of it.
 
-    async def aexchange(self, call: Call) -> Outcome:
-        """Do what :meth:`exchange` does, without blocking the event loop."""
-        if self._async is None:
-            await asyncio.to_thread(ssl_context)
-            self._async = self._async or httpx.AsyncClient(transport=self._async_transport, **self._options())
-        try:
-            return await self._async.send(self._build(self._async, call))
-        except httpx.HTTPError as e:
-            return e
+        It ends within the connection's ``timeout`` as a whole.
 
-    def generate(self, request: ImageRequest) -> GenerationResponse:
-        """Send one billable request and read its response.
-
-        :raises OutcomeUnknown: the connection died after the body was sent, or the answer is unreadable.
-        :raises RateLimited: the gateway wants a longer wait than this call may take.
-        :raises AisaError: the other children, as their names say; nothing was billed.
+        :raises InvalidRequest: the call cannot be sent as it is; nothing was sent.
         """
-        return read_generation(self.send(generation(request)), model=request.model)
+        request = self._build(call)
+        try:
+            return receive(self._transport.handle_request(request), request, limit=call.answer_limit)
+        except httpx.HTTPError as e:
+            return e
+        except InvalidConnection as e:  # The certificates to believe cannot be read: nothing was sent.
+            return CannotConnect(str(e), is_final=True)
 
-    async def agenerate(self, request: ImageRequest) -> GenerationResponse:
-        """Do what :meth:`generate` does, without blocking the event loop."""
-        return read_generation(await self.asend(generation(request)), model=request.model)
+    def retries(self, call: Call) -> Retries:
+        """Return what decides whether and when a call is sent again."""
+        return Retries(call, self.settings, max_wait=self._max_wait, randomness=self._randomness)
 
-    def list_models(self) -> list[str]:
-        """Return the ids of the models that the key may use. Free."""
-        return _model_ids(self.send(Call("GET", MODELS_ENDPOINT)))
+    def slot(self, *, patience: float) -> AbstractContextManager[None]:
+        """Return a slot of the key, to be held while a request is in flight. For threads.
 
-    async def alist_models(self) -> list[str]:
-        """Do what :meth:`list_models` does, without blocking the event loop."""
-        return _model_ids(await self.asend(Call("GET", MODELS_ENDPOINT)))
-
-    def send(self, call: Call) -> httpx.Response:
-        """Send any call and return its 2xx response; raises as :meth:`generate` does."""
-        retries = self.retries(call)
-        while True:
-            with self._pacer.slot(self._sleep, patience=retries.patience):
-                outcome = self.exchange(call)
-            delay = self.next_delay(outcome, retries)
-            if delay is None and isinstance(outcome, httpx.Response):
-                return outcome
-            self._sleep(delay or 0.0)
-
-    async def asend(self, call: Call) -> httpx.Response:
-        """Do what :meth:`send` does, without blocking the event loop."""
-        retries = self.retries(call)
-        while True:
-            async with self.aslot(patience=retries.patience):
-                outcome = await self.aexchange(call)
-            delay = self.next_delay(outcome, retries)
-            if delay is None and isinstance(outcome, httpx.Response):
-                return outcome
-            await self._asleep(delay or 0.0)
+        :param patience: seconds; a pause that lasts longer raises RateLimited instead.
+        """
+        return self._pacer.slot(self.sleep, patience=patience)
 
     def aslot(
         self, *, patience: float, sleep: Callable[[float], Awaitable[None]] | None = None
     ) -> AbstractAsyncContextManager[None]:
-        """Hold one of the key's slots while a request is in flight, as :meth:`Pacer.aslot` does."""
-        return self._pacer.aslot(sleep or self._asleep, patience=patience)
+        """Return what :meth:`slot` does, for event loops.
 
-    def retries(self, call: Call) -> Retries:
-        """Return what decides, for one call, what follows each of its outcomes."""
-        return Retries(call, self.settings, max_wait=self._max_wait, randomness=self._randomness)
+        :param sleep: how to wait for the turn; None for the client's own way.
+        """
+        return self._pacer.aslot(sleep or self.asleep, patience=patience)
 
     def next_delay(self, outcome: Outcome, retries: Retries) -> float | None:
-        """Return the seconds to wait before the call is sent again; None: it has succeeded.
+        """Return the seconds to wait before the call is sent again; None for a success.
 
-        :raises AisaError: sending again is useless, could pay twice, or would take too long.
+        Every outcome has to be told here: it slows all users of the key down when the gateway asks for that.
+
+        :raises AisaError: it must not, or need not, be sent again.
         """
         if isinstance(outcome, httpx.Response):
             self._pacer.observe(outcome.headers)
@@ -178,17 +153,77 @@ class AisaClient:
             self._pacer.pause(delay)
         return delay
 
+    def read(self, response: httpx.Response, request: ImageRequest) -> GenerationResponse:
+        """Read the success that a request was answered with.
+
+        :raises OutcomeUnknown: it is not the answer to a billed request.
+        """
+        return images.read(response, request, api_key=self.settings.api_key)
+
+    # --- whole calls
+
+    def generate(self, request: ImageRequest) -> GenerationResponse:
+        """Send one billable request and read its response.
+
+        :raises OutcomeUnknown: the connection died after the body was sent, or the answer is unreadable.
+        :raises RateLimited: the gateway wants a longer wait than this call may take.
+        :raises AisaError: the other children, as their names say.
+        """
+        return self.read(self.send(generation(request)), request)
+
+    async def agenerate(self, request: ImageRequest) -> GenerationResponse:
+        """Do what :meth:`generate` does, without blocking the event loop."""
+        return self.read(await self.asend(generation(request)), request)
+
+    def list_models(self) -> list[str]:
+        """Return the ids of the models that the key may use. Free."""
+        return self._model_ids(self.send(Call("GET", MODELS_ENDPOINT)))
+
+    async def alist_models(self) -> list[str]:
+        """Do what :meth:`list_models` does, without blocking the event loop."""
+        return self._model_ids(await self.asend(Call("GET", MODELS_ENDPOINT)))
+
+    def send(self, call: Call) -> httpx.Response:
+        """Send any call and return its 2xx response; raises as :meth:`generate` does."""
+        retries = self.retries(call)
+        while True:
+            with self.slot(patience=retries.patience):
+                outcome = self.exchange(call)
+            delay = self.next_delay(outcome, retries)
+            if delay is None and isinstance(outcome, httpx.Response):
+                return outcome
+            self.sleep(delay or 0.0)
+
+    async def asend(self, call: Call) -> httpx.Response:
+        """Do what :meth:`send` does, without blocking the event loop.
+
+        Whoever is cancelled stops waiting at once. A request that is on its way goes on all the same, and
+        when it is billable, its response is lost.
+        """
+        retries = self.retries(call)
+        while True:
+            async with self.aslot(patience=retries.patience):
+                outcome = await self._exchange_apart(call)
+            delay = self.next_delay(outcome, retries)
+            if delay is None and isinstance(outcome, httpx.Response):
+                return outcome
+            await self.asleep(delay or 0.0)
+
+    async def _exchange_apart(self, call: Call) -> Outcome:
+        try:
+            return await apart(lambda: self.exchange(call))
+        except asyncio.CancelledError:
+            if not call.may_be_repeated:
+                log.warning("Cancelled while a request was on its way: it may be billed without a response.")
+            raise
+
     def close(self) -> None:
-        """Close the connections of the sync calls."""
-        if self._sync is not None:
-            self._sync.close()
-            self._sync = None
+        """Close what is open. A client that is used again opens again."""
+        self._transport.close()
 
     async def aclose(self) -> None:
-        """Close the connections of the async calls."""
-        if self._async is not None:
-            await self._async.aclose()
-            self._async = None
+        """Do what :meth:`close` does."""
+        self.close()
 
     def __enter__(self) -> Self:
         return self
@@ -204,23 +239,42 @@ class AisaClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.aclose()
+        self.close()
 
-    def _build(self, client: httpx.Client | httpx.AsyncClient, call: Call) -> httpx.Request:
+    def _build(self, call: Call) -> httpx.Request:
         url = self._url(call.endpoint)
-        headers = httpx.Headers(call.headers)  # It knows no case: nobody's own key goes along.
-        headers["Authorization"] = f"Bearer {self.settings.api_key}"
-        headers["User-Agent"] = f"airflow-provider-aisa/{__version__}"
+        headers = {name.lower(): value for name, value in call.headers.items() if name.lower() not in _OURS}
+        self._check(call, headers)
+        ours = {
+            "accept-encoding": "identity",  # What is decoded can be a thousand times as long as what came.
+            "authorization": f"Bearer {self.settings.api_key}",
+            "user-agent": f"airflow-provider-aisa/{__version__}",
+        }
+        headers = {"accept": "*/*", **headers, **ours}
         try:
-            return client.build_request(call.method, url, json=call.json, params=call.params, headers=headers)
-        except (httpx.InvalidURL, TypeError, ValueError) as e:
+            return httpx.Request(call.method, url, json=call.json, params=call.params, headers=headers)
+        except (httpx.InvalidURL, TypeError, ValueError, RecursionError) as e:
             raise InvalidRequest(f"{call.method} {call.endpoint!r} cannot be sent: {e}") from None
+
+    def _check(self, call: Call, headers: dict[str, str]) -> None:
+        """Refuse what HTTP cannot carry before it is sent. A value is not shown: it may be a secret."""
+        if not _TOKEN.fullmatch(call.method):
+            raise InvalidRequest(f"method {call.method!r} is none of HTTP: use one such as 'POST'")
+        for name, value in headers.items():
+            if not _TOKEN.fullmatch(name) or not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
+                msg = f"header {name!r} cannot be sent: use a name and a text of printable ASCII characters"
+                raise InvalidRequest(msg)
 
     def _url(self, endpoint: str) -> str:
         """Return the URL of an endpoint below the base URL, or of a path from its root ('/v1beta/…')."""
-        url = urljoin(f"{self.settings.base_url}/", endpoint)
-        home, target = urlsplit(self.settings.base_url), urlsplit(url)
-        if (home.scheme, home.netloc) != (target.scheme, target.netloc):
+        home = urlsplit(self.settings.base_url)
+        try:
+            url = urljoin(f"{self.settings.base_url}/", endpoint)
+            target = urlsplit(url)
+            is_at_home = (home.scheme, home.netloc) == (target.scheme, target.netloc)
+        except ValueError:
+            is_at_home = False
+        if not is_at_home:
             msg = (
                 f"endpoint {endpoint!r} is not on {home.netloc}: the key of connection "
                 f"{self.settings.conn_id!r} goes nowhere else. Use a path such as 'chat/completions'"
@@ -228,30 +282,18 @@ class AisaClient:
             raise InvalidRequest(msg)
         return url
 
-    def _options(self) -> dict[str, Any]:
-        timeout = self.settings.timeout
-        return {
-            "timeout": httpx.Timeout(timeout, connect=min(_CONNECT_TIMEOUT, timeout), pool=None),
-            "proxy": self.settings.proxy,
-            "trust_env": not self.settings.is_loopback,  # No proxy reaches this machine's own sandbox.
-            "verify": ssl_context(),
-            "follow_redirects": False,  # The key stays with the gateway.
-            # A kept-alive connection can be closed by the peer in the very moment in which a request is
-            # sent on it, which then looks like a lost response. Next to a generation a handshake is cheap.
-            "limits": httpx.Limits(max_connections=None, max_keepalive_connections=0),
-        }
+    def _model_ids(self, response: httpx.Response) -> list[str]:
+        try:
+            models = read_object(response.content)["data"]
+            return [clean(str(model["id"]), api_key=self.settings.api_key) for model in models]
+        except (KeyError, TypeError):
+            msg = (
+                "AIsa answered GET /models with something that is no list of models: check the connection's "
+                "host"
+            )
+            raise GatewayFailed(msg, status=response.status_code) from None
 
 
 def generation(request: ImageRequest, *, at_most_once: bool = False) -> Call:
     """Return the call that generates a request's images."""
-    return Call("POST", IMAGES_ENDPOINT, json=request.payload(), at_most_once=at_most_once)
-
-
-def _model_ids(response: httpx.Response) -> list[str]:
-    try:
-        return [str(model["id"]) for model in response.json()["data"]]
-    except (ValueError, KeyError, TypeError):
-        msg = (
-            "AIsa answered GET /models with something that is no list of models: check the connection's host"
-        )
-        raise GatewayFailed(msg, status=response.status_code) from None
+    return images.build(request, at_most_once=at_most_once)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: AIsa asks clients to slow down when less than this share of the limit remains.
 LOW_WATER: Final = 0.10
+#: Seconds that a Retry-After can stop a key in this process. What asks for more is an error with its figure.
+LONGEST_PAUSE: Final = 3600.0
 _LONGEST_SPREAD: Final = 60.0  # seconds; a skewed clock must not stop us for longer
 
 
@@ -59,9 +61,12 @@ class Pacer:
             self._grant()
 
     def pause(self, seconds: float) -> None:
-        """Let nothing leave for this long: the gateway said Retry-After to one of us, and meant all."""
+        """Let nothing leave for this long: the gateway said Retry-After to one of us, and meant all.
+
+        :param seconds: what is more than :data:`LONGEST_PAUSE` is not waited out.
+        """
         with self._lock:
-            self._paused_until = max(self._paused_until, self._clock() + seconds)
+            self._paused_until = max(self._paused_until, self._clock() + min(seconds, LONGEST_PAUSE))
 
     def observe(self, headers: Mapping[str, str]) -> None:
         """Slow down when the gateway says that less than 10 % of the limit remains."""

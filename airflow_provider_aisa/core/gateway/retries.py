@@ -1,8 +1,8 @@
-"""What follows an outcome: decided once, for sync and async alike. Only the waiting differs.
+"""What follows an outcome, decided once. Whoever sends waits, and asks again.
 
-What may be sent again: a request that never left (no connection), 429 after its Retry-After, and 5xx, which
-is an answer without images. A connection that dies after the body was sent, or a read timeout, is
-OutcomeUnknown. Any other 4xx, and a spend cap that is reached, are final.
+What may be sent again: a request that never left (no connection), 429 after its Retry-After, and 5xx. A
+connection that dies after the body was sent, or a read timeout, is OutcomeUnknown, and so is, at most once,
+every answer that may hide a finished job. Any other 4xx, and a spend cap that is reached, are final.
 """
 
 from __future__ import annotations
@@ -16,9 +16,18 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from airflow_provider_aisa.core.gateway.response import read_code, read_error
+from airflow_provider_aisa.core.gateway.answers import ANSWER_LIMIT, UnreadableAnswer
+from airflow_provider_aisa.core.gateway.errors import is_refusal, read_error
+from airflow_provider_aisa.core.gateway.pacing import LONGEST_PAUSE
 from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
-from airflow_provider_aisa.exceptions import AisaError, GatewayFailed, OutcomeUnknown, RateLimited
+from airflow_provider_aisa.core.transport import CannotConnect
+from airflow_provider_aisa.exceptions import (
+    AisaError,
+    GatewayFailed,
+    InvalidConnection,
+    OutcomeUnknown,
+    RateLimited,
+)
 
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 #: The request did not leave. A write error is none of them: what the network was handed may still arrive.
@@ -30,6 +39,8 @@ _NOT_SENT: Final = (
     httpx.LocalProtocolError,
     httpx.UnsupportedProtocol,
 )
+_LOOK: Final = "Look at the usage page of the AIsa console before paying again."
+_MAY_BE_BILLED: Final = f"It may have been done and billed all the same. {_LOOK}"
 
 Outcome = httpx.Response | httpx.HTTPError
 
@@ -39,6 +50,7 @@ class Call:
     """One HTTP request to the gateway, before it is sent.
 
     :param at_most_once: do not send again after an answer that may hide a finished job.
+    :param answer_limit: bytes that a successful answer may have.
     """
 
     method: str
@@ -47,6 +59,7 @@ class Call:
     params: Any = None
     headers: dict[str, str] = field(default_factory=dict)
     at_most_once: bool = False
+    answer_limit: int = ANSWER_LIMIT
 
     @property
     def may_be_repeated(self) -> bool:
@@ -60,26 +73,27 @@ def backoff(attempt: int, randomness: Callable[[], float] = random.random) -> fl
 
 
 def may_be_billed(outcome: Outcome) -> bool:
-    """Return whether a request that got no images may have been billed all the same."""
-    if not isinstance(outcome, httpx.Response):
-        return not isinstance(outcome, _NOT_SENT)
-    code = read_code(outcome)
-    if outcome.status_code in {502, 503}:
-        return code not in {"upstream_unavailable", "gateway_error"}
-    return outcome.status_code not in {400, 401, 403, 404, 422, 429} or code is None
+    """Return whether a POST may have been billed: False only if that is certain.
+
+    Certain are a request that never left, and the gateway's own refusal (see
+    :func:`~airflow_provider_aisa.core.gateway.errors.is_refusal`). A success is billed.
+    """
+    if isinstance(outcome, httpx.Response):
+        return outcome.is_success or not is_refusal(outcome)
+    return not isinstance(outcome, _NOT_SENT)
 
 
 class Retries:
-    """Decides what follows an outcome. The only thing that sync and async do not share is the waiting."""
+    """Decides for one call what follows each of its outcomes.
+
+    :param max_wait: seconds that it may wait in all. Infinite: it waits out each rate limit that is not
+        longer than :data:`~airflow_provider_aisa.core.gateway.pacing.LONGEST_PAUSE`, and these do not count
+        as retries.
+    """
 
     def __init__(
         self, call: Call, settings: ConnectionSettings, *, max_wait: float, randomness: Callable[[], float]
     ) -> None:
-        """Decide for one call.
-
-        :param max_wait: seconds that it may wait in all. Infinite: it waits out each rate limit, and these
-            do not count as retries.
-        """
         self._call = call
         self._settings = settings
         self._left = max_wait
@@ -106,33 +120,44 @@ class Retries:
             raise error
         delay = backoff(self._failed + self._limited - 1, self._randomness)
         if error.retry_after is not None:
-            delay = max(error.retry_after, 0.0)
-        if self._failed > self._settings.max_retries or delay > self._left:
+            delay = error.retry_after
+        if self._failed > self._settings.max_retries or delay > min(self._left, LONGEST_PAUSE):
             raise error
         self._left -= delay
         return delay
 
     def _read(self, outcome: Outcome) -> AisaError:
         if isinstance(outcome, httpx.Response):
-            error = read_error(outcome, api_key=self._settings.api_key)
-            if self._call.at_most_once and may_be_billed(outcome):
-                return OutcomeUnknown(
-                    f"{error} Upstream may have finished the job all the same, so it may have been billed.",
-                    status=error.status,
-                    code=error.code,
-                    request_id=error.request_id,
-                )
-            return error
-        where = urlsplit(self._settings.base_url).netloc
-        what = type(outcome).__name__  # Not its text, which a proxy or a peer may have written.
+            return self._read_answer(outcome)
         if isinstance(outcome, _NOT_SENT):
-            return GatewayFailed(
-                f"AIsa at {where} could not be reached ({what}); nothing was sent. Check the host of "
-                f"connection {self._settings.conn_id!r}, the network and the proxy, then try again."
-            )
+            return self._read_unsent(outcome)
+        where = urlsplit(self._settings.base_url).netloc
+        # Not an error's own text, which a proxy or a peer may have written, unless it is ours.
+        what, status = f"did not answer ({type(outcome).__name__})", None
+        if isinstance(outcome, UnreadableAnswer):
+            what, status = f"answered {outcome.status} with {outcome}", outcome.status
         if self._call.may_be_repeated:
-            return GatewayFailed(f"AIsa at {where} did not answer ({what}). Try again.")
+            return GatewayFailed(f"AIsa at {where} {what}. Try again.", status=status)
         return OutcomeUnknown(
-            f"the request was sent to {where} and no response came back ({what}): what it asked for may have "
-            "been done and billed. Look at the usage page of the AIsa console before paying again."
+            f"the request was sent and AIsa at {where} {what}: what it asked for may have been done and "
+            f"billed. {_LOOK}",
+            status=status,
+        )
+
+    def _read_answer(self, response: httpx.Response) -> AisaError:
+        is_safe = self._call.may_be_repeated or not may_be_billed(response)
+        error = read_error(response, api_key=self._settings.api_key, note="" if is_safe else _MAY_BE_BILLED)
+        if is_safe or not self._call.at_most_once:
+            return error
+        return OutcomeUnknown(str(error), status=error.status, code=error.code, request_id=error.request_id)
+
+    def _read_unsent(self, outcome: httpx.HTTPError) -> AisaError:
+        where = urlsplit(self._settings.base_url).netloc
+        is_ours = isinstance(outcome, CannotConnect)
+        why = str(outcome) if is_ours else type(outcome).__name__
+        if isinstance(outcome, CannotConnect) and outcome.is_final:
+            return InvalidConnection(f"AIsa at {where} cannot be reached: {why}. Nothing was sent.")
+        return GatewayFailed(
+            f"AIsa at {where} could not be reached ({why}); nothing was sent. Check the host of "
+            f"connection {self._settings.conn_id!r}, the network and the proxy, then try again."
         )

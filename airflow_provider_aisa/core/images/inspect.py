@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from io import SEEK_END, BytesIO
 from typing import BinaryIO, Final
 
 import imagesize
@@ -14,6 +14,10 @@ from airflow_provider_aisa.exceptions import ImageUnusable
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _PNG_END: Final = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _JPEG_END: Final = b"\xff\xd9"
+_HEAD: Final = 4096  # bytes
+#: Bytes in which the size of a JPEG must stand. It may come late, after colour profiles and previews, but a
+#: hostile one could make the search of a whole file take minutes.
+_LATEST_SIZE: Final = 1024 * 1024
 _TAIL: Final = 4096  # bytes; some encoders pad behind the end marker
 
 
@@ -31,21 +35,22 @@ class ImageInfo:
         return SUFFIXES[self.content_type][0][1:]
 
 
-def inspect(path: Path) -> ImageInfo:
+def inspect(file: BinaryIO) -> ImageInfo:
     """Read a file's type and size; raise ImageUnusable unless it is a complete PNG, JPEG or WebP."""
-    with path.open("rb") as file:
-        head = file.read(16)
-        kind = _kind(head)
-        if kind is None:
-            msg = f"the link holds no PNG, JPEG or WebP; it begins with {_printable(head)}"
-            raise ImageUnusable(msg)
-        if not _is_complete(file, kind, head):
-            msg = f"the {kind.upper()} is cut short after {path.stat().st_size:,} bytes"
-            raise ImageUnusable(msg)
-    width, height = _size(path)
+    file.seek(0)
+    head = file.read(_HEAD)
+    length = file.seek(0, SEEK_END)
+    kind = _kind(head)
+    if kind is None:
+        raise ImageUnusable(f"what came is no PNG, JPEG or WebP; it begins with {_printable(head)}")
+    if not _is_complete(file, kind, head, length):
+        raise ImageUnusable(f"the {kind.upper()} is cut short after {length:,} bytes")
+    width, height = _size(head)
+    if kind == "jpeg" and width < 1:
+        file.seek(0)
+        width, height = _size(file.read(_LATEST_SIZE))
     if width < 1 or height < 1:
-        msg = f"the header of the {kind.upper()} gives no width and height"
-        raise ImageUnusable(msg)
+        raise ImageUnusable(f"the header of the {kind.upper()} gives no width and height")
     return ImageInfo(f"image/{kind}", width, height)
 
 
@@ -59,17 +64,16 @@ def _kind(head: bytes) -> str | None:
     return None
 
 
-def _is_complete(file: BinaryIO, kind: str, head: bytes) -> bool:
-    length = file.seek(0, 2)
+def _is_complete(file: BinaryIO, kind: str, head: bytes, length: int) -> bool:
     if kind == "webp":
         return length >= int.from_bytes(head[4:8], "little") + 8
     file.seek(max(0, length - _TAIL))
     return (_PNG_END if kind == "png" else _JPEG_END) in file.read()
 
 
-def _size(path: Path) -> tuple[int, int]:
+def _size(head: bytes) -> tuple[int, int]:
     # -1 for what it cannot read: it lets no exception out.
-    width, height = imagesize.get(path, exif_rotation=False)
+    width, height = imagesize.get(BytesIO(head), exif_rotation=False)
     return int(width), int(height)
 
 

@@ -1,40 +1,53 @@
-"""From links to S3. All images that can be stored are stored, before the first failure is told.
+"""From links to S3. All images that can be stored are stored, before a failure is told.
 
-Uploads can be repeated: an image's key is decided by the job, and its bytes are checked on both ways.
+One thread takes an image all the way: it downloads, hashes, inspects and uploads it, through a file without a
+name, which is gone when the thread ends, however it ends. Uploads can be repeated: an image's key is decided
+by the job, and its bytes are checked on both ways.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
-import hashlib
+import io
 import logging
 import mimetypes
 import shutil
 import tempfile
-import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final, TypeVar, cast
 
 from airflow_provider_aisa.core.gateway.response import GeneratedImage, GenerationResponse
-from airflow_provider_aisa.core.images.download import MAX_IMAGE_BYTES, FetchedImage, Fetcher
+from airflow_provider_aisa.core.images.download import (
+    FetchedImage,
+    Fetcher,
+    HashedFile,
+    check_length,
+    refused,
+    reported_folder,
+)
+from airflow_provider_aisa.core.images.finding import Earlier
 from airflow_provider_aisa.core.images.inspect import inspect
 from airflow_provider_aisa.core.images.stored import StoredImage
 from airflow_provider_aisa.core.layout import SUFFIXES, Target
 from airflow_provider_aisa.core.s3 import Bucket
-from airflow_provider_aisa.core.threads import or_undone
-from airflow_provider_aisa.exceptions import AisaError, ImageUnusable
+from airflow_provider_aisa.core.threads import Stop, or_undone, until_stopped
+from airflow_provider_aisa.exceptions import AisaError, ImageUnavailable, ImageUnusable
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: Images of one response on their way at once.
 MAX_TRANSFERS: Final = 8
 #: Of them those that are being downloaded: with two at a time, the first are uploaded while the next arrive.
 MAX_DOWNLOADS: Final = 2
+_BLOCK: Final = 256 * 1024  # bytes that are handed to the network at once
+_BASE64_BLOCK: Final = 1024 * 1024  # characters; a multiple of 4
 
 
 class Lanes:
@@ -49,12 +62,11 @@ class Lanes:
 class Moved:
     """What became of a response's images.
 
-    :param stored: those that are in S3, in their order.
-    :param failed: the others, and why.
+    :param failed: the images that are not stored and why, in their order; empty when all are stored.
     """
 
     stored: tuple[StoredImage, ...]
-    failed: tuple[tuple[GeneratedImage, AisaError], ...] = ()
+    failed: tuple[tuple[GeneratedImage, AisaError], ...]
 
 
 async def store_images(
@@ -70,120 +82,116 @@ async def store_images(
     folder: Path,
     lanes: Lanes,
 ) -> Moved:
-    """Fetch and upload a response's images side by side."""
+    """Fetch and upload the images of a response side by side.
+
+    :param metadata: of each image's object, besides what tells the purchase and the image.
+    :param asked: how many images the request was for. No more of them are stored, whatever came.
+    :param claim_id: of the purchase; it tells its images from others under the same key.
+    :param paid_before: seconds since the journal says that the response was paid for, when an earlier
+        attempt may have stored some of its images; None when this attempt has bought them.
+    :param folder: where the files lie that the images pass through; they have no name there.
+    :param lanes: may be shared with other responses of the same event loop.
+    :raises Exception: what is no AisaError, after all images have ended.
+    """
     images = response.available[:asked]
+    if len(response.available) > asked:
+        log.warning(
+            "Request %s asked for %d image(s) and %d came: the first %d are stored, the others are not.",
+            response.request_id,
+            asked,
+            len(response.available),
+            asked,
+        )
+    earlier = (
+        None if paid_before is None else Earlier(bucket, target, claim_id, paid_before, several=asked > 1)
+    )
+    move = _Move(target, metadata, asked > 1, claim_id, earlier, fetcher, bucket, folder)
+    indices = [image.index for image in images]
 
-    async def store_one(image: GeneratedImage) -> StoredImage:
-        path = folder / uuid.uuid4().hex
-        move = _Move(target, metadata, bucket, image, path, claim_id, asked > 1)
+    async def store_one(position: int, image: GeneratedImage) -> StoredImage:
+        if image.index in indices[:position]:
+            raise ImageUnusable(f"the response holds two images {image.index}", retryable=False)
         async with lanes.transfers:
-            found = await asyncio.to_thread(move.find) if paid_before is not None else None
-            if found is not None:
-                return found
-            try:
-                async with lanes.downloads:
-                    fetched = await move.fetch(fetcher)
-                return await asyncio.to_thread(move.upload, fetched)
-            except BaseException:
-                await asyncio.to_thread(path.unlink, missing_ok=True)
-                raise
+            return await _in_lane(lanes.downloads, lambda stop, downloaded: move(image, stop, downloaded))
 
-    outcomes = await asyncio.gather(*map(store_one, images), return_exceptions=True)
+    outcomes = await asyncio.gather(*map(store_one, count(), images), return_exceptions=True)
     stored = tuple(outcome for outcome in outcomes if isinstance(outcome, StoredImage))
-    failed = []
+    for one in stored:
+        log.info("Stored %s: %s, %s, %d bytes.", one.uri, one.size, one.content_type, one.bytes)
+    failed: list[tuple[GeneratedImage, AisaError]] = []
     for image, outcome in zip(images, outcomes, strict=True):
         if isinstance(outcome, AisaError):
             failed.append((image, outcome))
         elif isinstance(outcome, BaseException):
             raise outcome
-    for one in stored:
-        log.info("Stored %s: %s, %s, %d bytes.", one.uri, one.size, one.content_type, one.bytes)
     return Moved(stored, tuple(failed))
-
-
-def verify(
-    images: Sequence[StoredImage], *, claim_id: str, bucket: Bucket
-) -> tuple[tuple[StoredImage, str], ...]:
-    """Look at images in S3; return those that are not this purchase's any more, and what is there."""
-    lost = []
-    for image in images:
-        head = bucket.head_image(image.key)
-        if head is None:
-            lost.append((image, "was deleted"))
-        elif head["Metadata"].get("claim") != claim_id or head["Metadata"].get("index") != str(image.index):
-            by = {name: head["Metadata"].get(name) for name in ("dag-id", "task-id", "run-id")}
-            lost.append((image, f"was replaced by {by}"))
-    return tuple(lost)
 
 
 @dataclass(frozen=True, slots=True)
 class _Move:
-    """One image on its way: through a file at ``path`` into the bucket."""
+    """Takes one image after the other from its link, or its base64, to its object in S3."""
 
     target: Target
     metadata: Mapping[str, str]
-    bucket: Bucket
-    image: GeneratedImage
-    path: Path
-    claim_id: str
     several: bool
+    claim_id: str
+    earlier: Earlier | None
+    fetcher: Fetcher
+    bucket: Bucket
+    folder: Path
 
-    def find(self) -> StoredImage | None:
-        """Return the image if an earlier attempt of this very purchase has stored it."""
-        if "{sha256}" in self.target.template:
-            return None  # Its key is not known before it is fetched, which is free.
-        endings = [suffixes[0][1:] for suffixes in SUFFIXES.values()]
-        for ext in endings if "{ext}" in self.target.template else endings[:1]:
-            key = self._key(ext, "")
-            head = self.bucket.head_image(key)
-            if head is None or head["Metadata"].get("claim") != self.claim_id:
-                continue
-            if head["Metadata"].get("index") == str(self.image.index):
-                width, height = map(int, head["Metadata"]["size"].split("x"))
-                return StoredImage(
-                    self.image.index,
-                    self.bucket.uri(key),
-                    self.bucket.name,
-                    key,
-                    width,
-                    height,
-                    head["Metadata"]["size"],
-                    head["ContentType"],
-                    int(head["ContentLength"]),
-                    head["Metadata"]["sha256"],
-                )
-        return None
+    def __call__(self, image: GeneratedImage, stop: Stop, downloaded: Callable[[], None]) -> StoredImage:
+        """Move one image, in the thread that calls this.
 
-    async def fetch(self, fetcher: Fetcher) -> FetchedImage:
-        """Bring the image to its file."""
-        if self.image.url is not None:
-            return await fetcher.fetch(self.image.url, self.path)
-        return await asyncio.to_thread(_decode, self.image.b64_json or "", self.path)
+        :param downloaded: called when the next image may be downloaded.
+        """
+        earlier = self.earlier
+        if earlier is not None and (found := earlier.find(image.index)):
+            return found
+        with _nameless_file(self.folder) as file:
+            try:
+                fetched = self._fetch(image, file, stop)
+            except ImageUnavailable:
+                if earlier is not None and (found := earlier.search(image.index)):
+                    return found
+                raise
+            downloaded()
+            key = self.target.key(
+                index=image.index, ext=fetched.info.ext, sha256=fetched.sha256, several=self.several
+            )
+            if earlier is not None and (found := earlier.look_at(key, image.index)):
+                return found
+            return self._upload(image, fetched, key, file, stop)
 
-    def upload(self, fetched: FetchedImage) -> StoredImage:
-        """Put the file into the bucket, and delete it."""
+    def _fetch(self, image: GeneratedImage, file: BinaryIO, stop: Stop) -> FetchedImage:
+        if image.url is not None:
+            return self.fetcher.fetch(image.url, file, stop)
+        return _decode(image.b64_json or "", file, stop)
+
+    def _upload(
+        self, image: GeneratedImage, fetched: FetchedImage, key: str, file: BinaryIO, stop: Stop
+    ) -> StoredImage:
         info = fetched.info
-        key = self._key(info.ext, fetched.sha256)
         named = mimetypes.guess_type(key)[0]
         if named in SUFFIXES and named != info.content_type:
             log.warning("%s is %s: write {ext} in s3_key to get its own ending.", key, info.content_type)
         size = f"{info.width}x{info.height}"
         own = {
             "claim": self.claim_id,
-            "index": str(self.image.index),
+            "index": str(image.index),
             "sha256": fetched.sha256,
             "size": size,
         }
+        file.seek(0)
         etag = self.bucket.put_image(
-            self.path,
+            cast("BinaryIO", _Upload(file, stop)),
             key=key,
             content_type=info.content_type,
             sha256=fetched.sha256,
             metadata={**self.metadata, **own},
         )
-        self.path.unlink()
         return StoredImage(
-            index=self.image.index,
+            index=image.index,
             uri=self.bucket.uri(key),
             bucket=self.bucket.name,
             key=key,
@@ -196,8 +204,66 @@ class _Move:
             etag=etag,
         )
 
-    def _key(self, ext: str, sha256: str) -> str:
-        return self.target.key(index=self.image.index, ext=ext, sha256=sha256, several=self.several)
+
+class _Upload(io.RawIOBase):
+    """A file on its way to S3. Reading it raises Stopped when nobody waits for it any more."""
+
+    def __init__(self, file: BinaryIO, stop: Stop) -> None:
+        super().__init__()
+        self._file = file
+        self._stop = stop
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes, empty at the end: more than asked for.
+
+        http.client asks for 16 KiB at a time and sends whatever it gets. Each read and each send gives up the
+        GIL and waits to get it back.
+        """
+        self._stop.check()
+        return self._file.read(max(size, _BLOCK))
+
+
+async def _in_lane(lane: asyncio.Semaphore, work: Callable[[Stop, Callable[[], None]], T]) -> T:
+    """Run a function in a thread, in a lane that it leaves when it calls its second argument, or ends."""
+    loop = asyncio.get_running_loop()
+    is_in_lane = True
+
+    def leave() -> None:
+        nonlocal is_in_lane
+        if is_in_lane:
+            is_in_lane = False
+            lane.release()
+
+    def leave_from_thread() -> None:
+        with suppress(RuntimeError):  # The loop is closed when whoever waited is gone.
+            loop.call_soon_threadsafe(leave)
+
+    await lane.acquire()
+    try:
+        return await until_stopped(lambda stop: work(stop, leave_from_thread))
+    finally:
+        leave()
+
+
+@contextmanager
+def _nameless_file(folder: Path) -> Iterator[BinaryIO]:
+    """Yield a file that no directory lists: the system deletes it with its last user, however that ends."""
+    with ExitStack() as stack:
+        with reported_folder():
+            file = stack.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0))
+        yield cast("BinaryIO", file)
 
 
 @asynccontextmanager
@@ -220,13 +286,21 @@ def _remove(folder: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _decode(b64_json: str, path: Path) -> FetchedImage:
-    """Write an image that came inside the response to a file."""
-    if len(b64_json) > MAX_IMAGE_BYTES * 4 // 3 + 4:
-        raise ImageUnusable(f"the image is larger than {MAX_IMAGE_BYTES // 1024**2} MiB")
+def _decode(b64_json: str, file: BinaryIO, stop: Stop) -> FetchedImage:
+    """Write an image that came inside the response to a file. What is wrong with it stays wrong."""
+    check_length(len(b64_json) * 3 // 4 - 2)
+    broken = refused("the response holds broken base64 in place of the image")
+    if b64_json.find("=", 0, -2) >= 0:  # Each block by itself could end like this.
+        raise broken
+    written = HashedFile(file)
     try:
-        content = base64.b64decode(b64_json, validate=True)
-    except binascii.Error:
-        raise ImageUnusable("the response holds broken base64 in place of the image") from None
-    path.write_bytes(content)
-    return FetchedImage(path, len(content), hashlib.sha256(content).hexdigest(), inspect(path))
+        for start in range(0, len(b64_json), _BASE64_BLOCK):
+            stop.check()
+            written.write(base64.b64decode(b64_json[start : start + _BASE64_BLOCK], validate=True))
+    except ValueError:
+        raise broken from None
+    sha256 = written.close()
+    try:
+        return FetchedImage(written.length, sha256, inspect(file))
+    except ImageUnusable as e:
+        raise refused(str(e)) from None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_aisa import __version__
+from airflow_provider_aisa.core.gateway.answers import UnreadableAnswer
 from airflow_provider_aisa.core.gateway.client import AisaClient
 from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.gateway.retries import Call, backoff, may_be_billed
+from airflow_provider_aisa.core.transport import CannotConnect
 from airflow_provider_aisa.exceptions import (
     AisaError,
     GatewayFailed,
@@ -439,15 +442,15 @@ def test_a_closed_client_opens_again_when_it_is_used(face: Face) -> None:
 
 
 def test_a_cancelled_request_gives_its_slot_back() -> None:
-    async def never(_: httpx.Request) -> httpx.Response:
-        await asyncio.Event().wait()
-        raise AssertionError
+    over = threading.Event()
+
+    def never(_: httpx.Request) -> httpx.Response:
+        over.wait(30)
+        return OK
 
     async def scenario() -> None:
         pacer = make_pacer(concurrency=1)
-        async with AisaClient(
-            make_settings(), pacer=pacer, async_transport=httpx.MockTransport(never)
-        ) as client:
+        async with AisaClient(make_settings(), pacer=pacer, transport=httpx.MockTransport(never)) as client:
             task = asyncio.create_task(client.agenerate(ImageRequest.parse(prompt="a")))
             for _ in range(50):
                 await asyncio.sleep(0.001)
@@ -458,39 +461,127 @@ def test_a_cancelled_request_gives_its_slot_back() -> None:
             pass
 
     asyncio.run(scenario())
+    over.set()
+
+
+def answer(status: int, content: str = "", kind: str = "text/html") -> httpx.Response:
+    return httpx.Response(status, text=content, headers={"content-type": kind})
 
 
 @pytest.mark.parametrize(
-    ("result", "billed"),
+    "result",
     [
-        (refused(504), True),
-        (refused(502, "upstream_timeout"), True),
-        (refused(500), False),
-        (refused(429), False),
-        (refused(400), False),
-        *((kind("x"), False) for kind in NOT_SENT),
-        *((kind("x"), True) for kind in LOST),
+        *(refused(status) for status in (400, 401, 403, 404, 422, 429)),
+        refused(422, "content_policy_violation"),
+        refused(429, "quota_exceeded"),
+        *(
+            refused(status, code)
+            for status in (502, 503)
+            for code in ("upstream_unavailable", "gateway_error")
+        ),
+        *(kind("x") for kind in NOT_SENT),
+        CannotConnect("x"),
     ],
+    ids=repr,
 )
-def test_a_request_may_be_billed_when_upstream_may_have_finished_without_us(
-    result: httpx.Response | httpx.HTTPError, billed: bool
+def test_the_gateways_own_refusal_and_a_request_that_never_left_are_not_billed(
+    result: httpx.Response | httpx.HTTPError,
 ) -> None:
-    assert may_be_billed(result) is billed
+    assert may_be_billed(result) is False
 
 
-def test_at_most_once_an_upstream_timeout_is_an_unknown_outcome(face: Face) -> None:
-    gateway = Gateway([refused(504, "upstream_timeout"), OK])
-    with pytest.raises(OutcomeUnknown, match="may have been billed") as caught:
+@pytest.mark.parametrize(
+    "result",
+    [
+        OK,
+        refused(500),
+        refused(500, "internal_error"),
+        *(refused(status, "upstream_timeout") for status in (400, 429, 502, 503, 504)),
+        *(refused(504, code) for code in ("upstream_unavailable", "gateway_error")),
+        *(refused(status, "some_code") for status in (502, 503)),
+        *(refused(status, "gateway_error") for status in (405, 408, 409, 425, 451, 499, 501, 520, 524, 530)),
+        *(
+            answer(status, "<title>x</title>")
+            for status in (400, 401, 403, 404, 413, 422, 429, 502, 503, 520)
+        ),
+        *(answer(status) for status in (400, 403, 429, 502, 503, 504)),
+        *(answer(status, "404 page not found", "text/plain") for status in (400, 404)),
+        *(
+            answer(400, body, "application/json")
+            for body in ("{", "[]", "{}", '{"error": "x"}', '{"error": {}}')
+        ),
+        *(
+            answer(400, body, "application/json")
+            for body in ('{"error": {"code": ""}}', '{"error": {"code": 7}}')
+        ),
+        *(httpx.Response(status, headers={"location": "/x"}) for status in (301, 302, 303, 307, 308)),
+        httpx.Response(304),
+        *(kind("x") for kind in LOST),
+        UnreadableAnswer("x", status=200),
+    ],
+    ids=repr,
+)
+def test_everything_else_may_be_billed(result: httpx.Response | httpx.HTTPError) -> None:
+    assert may_be_billed(result) is True
+
+
+MAY_HIDE_A_JOB = [
+    refused(504, "upstream_timeout"),
+    refused(500, "internal_error"),
+    httpx.Response(502, html="<title>Bad gateway</title>"),
+    httpx.Response(520, html="<title>Web server is returning an unknown error</title>"),
+    httpx.Response(524),
+    httpx.Response(429, html="<title>Slow down</title>"),
+    httpx.Response(403, html="<title>Blocked</title>"),
+    httpx.Response(302, headers={"location": "https://blocked.test/"}),
+]
+
+
+@pytest.mark.parametrize("result", MAY_HIDE_A_JOB, ids=repr)
+def test_at_most_once_nothing_is_sent_again_after_what_may_hide_a_finished_job(
+    face: Face, result: httpx.Response
+) -> None:
+    gateway = Gateway([result, OK])
+    with pytest.raises(OutcomeUnknown) as caught:
         face.send(gateway.client(), Call("POST", "images/generations", at_most_once=True))
-    assert (caught.value.status, caught.value.code, caught.value.request_id) == (
-        504,
-        "upstream_timeout",
-        "req_1",
-    )
+    assert caught.value.status == result.status_code
+    assert "may have been done and billed all the same" in str(caught.value)
+    assert str(caught.value).startswith(f"AIsa answered {result.status_code}")
     assert len(gateway.requests) == 1
 
 
-def test_at_most_once_a_refusal_stays_a_refusal(face: Face) -> None:
-    gateway = Gateway([refused(503), OK])
+def test_an_unknown_outcome_keeps_what_the_gateway_said(face: Face) -> None:
+    gateway = Gateway([refused(504, "upstream_timeout")])
+    with pytest.raises(OutcomeUnknown, match=r"504 upstream_timeout: words \(request req_1\)") as caught:
+        face.send(gateway.client(), Call("POST", "images/generations", at_most_once=True))
+    assert (caught.value.code, caught.value.request_id) == ("upstream_timeout", "req_1")
+
+
+@pytest.mark.parametrize("code", ["upstream_unavailable", "gateway_error"])
+def test_at_most_once_a_refusal_stays_a_refusal(face: Face, code: str) -> None:
+    gateway = Gateway([refused(503, code), OK])
     face.send(gateway.client(), Call("POST", "images/generations", at_most_once=True))
     assert len(gateway.requests) == 2
+
+
+@pytest.mark.parametrize("result", MAY_HIDE_A_JOB, ids=repr)
+def test_an_error_that_may_hide_a_bill_says_where_to_look(face: Face, result: httpx.Response) -> None:
+    gateway = Gateway([result])
+    error = outcome(face, gateway, max_retries=1)
+    assert not isinstance(error, OutcomeUnknown)
+    assert str(error).endswith(
+        "It may have been done and billed all the same. Look at the usage page of the AIsa console before "
+        "paying again."
+    )
+
+
+@pytest.mark.parametrize("result", [refused(503, "gateway_error"), refused(422), refused(429)], ids=repr)
+def test_an_error_that_hides_no_bill_does_not_frighten(face: Face, result: httpx.Response) -> None:
+    assert "billed" not in str(outcome(face, Gateway([result]), max_retries=0))
+
+
+@pytest.mark.parametrize("result", MAY_HIDE_A_JOB, ids=repr)
+def test_a_get_is_never_billed_whatever_is_answered(face: Face, result: httpx.Response) -> None:
+    with pytest.raises(AisaError) as caught:
+        face.send(Gateway([result]).client(make_settings(max_retries=0)), GET)
+    assert "billed" not in str(caught.value)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import io
 import logging
@@ -9,8 +8,8 @@ import threading
 import traceback
 import tracemalloc
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -22,6 +21,7 @@ from airflow_provider_aisa.core.gateway.client import AisaClient
 from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
 from airflow_provider_aisa.core.images.download import MAX_IMAGE_BYTES, FetchedImage, Fetcher, open_fetcher
+from airflow_provider_aisa.core.threads import Stop
 from airflow_provider_aisa.exceptions import ImageLinkExpired, ImageUnavailable, ImageUnusable
 from airflow_provider_aisa.sandbox import Fault, FaultKind, Sandbox
 from airflow_provider_aisa.sandbox.settings import ImageFormat
@@ -34,11 +34,17 @@ PNG = _buffer.getvalue()
 
 
 def fetch(url: str, path: Path, settings: ConnectionSettings, clock: Clock | None = None) -> FetchedImage:
-    async def run() -> FetchedImage:
-        async with open_fetcher(settings, asleep=(clock or Clock()).asleep) as fetcher:
-            return await fetcher.fetch(url, path)
+    with (
+        open_fetcher(settings, sleep=waiting(clock)) as fetcher,
+        path.open("w+b", buffering=0) as file,
+    ):
+        return fetcher.fetch(url, file, Stop())
 
-    return asyncio.run(run())
+
+def waiting(clock: Clock | None) -> Callable[[Stop, float], None]:
+    """Return what a Fetcher waits with: it only notes for how long."""
+    clock = clock or Clock()
+    return lambda _stop, seconds: clock.sleep(seconds)
 
 
 def refusal(
@@ -58,16 +64,22 @@ def link(sandbox: Sandbox) -> str:
 
 
 def mocked(
-    handler: Callable[[httpx.Request], httpx.Response], url: str, path: Path, *, max_retries: int = 0
+    handler: Callable[[httpx.Request], httpx.Response],
+    url: str,
+    path: Path,
+    *,
+    max_retries: int = 0,
+    clock: Clock | None = None,
 ) -> FetchedImage:
     """Fetch over a transport that opens no connection."""
-
-    async def run() -> FetchedImage:
-        async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client:
-            fetcher = Fetcher(client, allow_loopback=False, max_retries=max_retries, asleep=Clock().asleep)
-            return await fetcher.fetch(url, path)
-
-    return asyncio.run(run())
+    fetcher = Fetcher(
+        lambda: httpx.MockTransport(handler),
+        allow_loopback=False,
+        max_retries=max_retries,
+        sleep=waiting(clock),
+    )
+    with path.open("w+b", buffering=0) as file:
+        return fetcher.fetch(url, file, Stop())
 
 
 @pytest.fixture
@@ -119,7 +131,6 @@ def test_an_image_is_on_disk_as_it_was_served(
     aisa_sandbox.image_format = image_format
     fetched = fetch(link(aisa_sandbox), path, sandbox_settings(aisa_sandbox))
     content = path.read_bytes()
-    assert fetched.path == path
     assert fetched.bytes == len(content)
     assert fetched.sha256 == hashlib.sha256(content).hexdigest()
     assert (fetched.info.content_type, fetched.info.width) == (f"image/{image_format}", 2048)
@@ -130,7 +141,7 @@ def test_the_image_server_gets_no_credentials(aisa_sandbox: Sandbox, path: Path)
     fetch(link(aisa_sandbox), path, sandbox_settings(aisa_sandbox))
     (request,) = aisa_sandbox.cdn_requests
     assert request.credentials == ()
-    assert set(request.headers) == {"host", "accept", "accept-encoding", "connection", "user-agent"}
+    assert set(request.headers) == {"host", "accept", "accept-encoding", "user-agent"}
     assert aisa_sandbox.api_key not in str(request.headers)
 
 
@@ -158,7 +169,7 @@ def test_a_download_that_fails_twice_is_tried_until_it_is_good_and_nothing_is_pa
         ("truncated_image", ImageUnusable, "the PNG is cut short after"),
         ("cdn_server_error", ImageUnavailable, "the image server answered HTTP 500"),
         ("missing_image", ImageLinkExpired, "the link does not work any more (HTTP 404)"),
-        ("html_image", ImageUnusable, "the link holds no PNG, JPEG or WebP; it begins with b'<!DOCTYPE ht'"),
+        ("html_image", ImageUnusable, "what came is no PNG, JPEG or WebP; it begins with b'<!DOCTYPE ht'"),
     ],
 )
 def test_a_download_that_never_works_ends_after_max_retries(
@@ -506,7 +517,7 @@ def test_a_new_attempt_begins_the_file_anew(path: Path) -> None:
 
     def answer(_: httpx.Request) -> httpx.Response:
         content = next(answers)
-        return httpx.Response(200, content=content if content == PNG else content[1:])
+        return httpx.Response(200, stream=httpx.ByteStream(content if content == PNG else content[1:]))
 
     fetched = mocked(answer, "https://cdn.test/", path, max_retries=1)
     assert path.read_bytes() == PNG
@@ -516,10 +527,14 @@ def test_a_new_attempt_begins_the_file_anew(path: Path) -> None:
 def test_images_are_fetched_side_by_side_with_one_fetcher(aisa_sandbox: Sandbox, tmp_path: Path) -> None:
     urls = [link(aisa_sandbox) for _ in range(3)]
 
-    async def run() -> list[FetchedImage]:
-        async with open_fetcher(sandbox_settings(aisa_sandbox)) as fetcher:
-            paths = [tmp_path / str(index) for index in range(3)]
-            return await asyncio.gather(*map(fetcher.fetch, urls, paths))
+    def fetch_to(fetcher: Fetcher, url: str, path: Path) -> FetchedImage:
+        with path.open("w+b", buffering=0) as file:
+            return fetcher.fetch(url, file, Stop())
 
-    fetched: list[Any] = asyncio.run(run())
+    paths = [tmp_path / str(index) for index in range(3)]
+    with open_fetcher(sandbox_settings(aisa_sandbox)) as fetcher, ThreadPoolExecutor(3) as pool:
+        fetched = list(pool.map(fetch_to, [fetcher] * 3, urls, paths))
     assert len({image.sha256 for image in fetched}) == 3
+    assert [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths] == [
+        image.sha256 for image in fetched
+    ]
