@@ -13,8 +13,8 @@ install: .venv/.installed  ## the package, editable, with all extras, in .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[sandbox,dev]'
 	@touch $@
 
-demo: install  ## the quickstart DAG in a real Airflow; free, unless AISA_API_KEY is set
-	@$(BIN)/python -m tools.demo
+demo: install  ## the quickstart DAG in a real Airflow; free, unless AISA_API_KEY is set; KEEP=1 leaves it running
+	@$(BIN)/python -m tools.demo $(if $(KEEP),--keep)
 
 test: lint  ## all tests in parallel, with the coverage of workers and subprocesses
 	@$(BIN)/coverage erase

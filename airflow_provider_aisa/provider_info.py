@@ -37,7 +37,8 @@ CONNECTION_FIELDS: Final[dict[str, dict[str, Any]]] = {
     "proxy": {
         "label": "Proxy",
         "description": "URL of an HTTP proxy. Empty: the environment's.",
-        "schema": {"type": ["string", "null"], "format": "password"},
+        # No password field: what is typed can be read, and Airflow hides it as soon as it is saved.
+        "schema": {"type": ["string", "null"]},
     },
     "prices": {
         "label": "Prices",
@@ -48,8 +49,9 @@ CONNECTION_FIELDS: Final[dict[str, dict[str, Any]]] = {
 
 FIELD_BEHAVIOUR: Final[dict[str, Any]] = {
     "hidden-fields": ["login", "port", "schema"],
-    "relabeling": {"host": "Base URL", "password": "API key"},
-    "placeholders": {"host": "https://api.aisa.one/v1", "password": "sk-aisa-..."},
+    # Airflow marks its own required fields with an asterisk, too, and has no other way to mark ours.
+    "relabeling": {"host": "Base URL", "password": "API key *"},
+    "placeholders": {"host": "https://api.aisa.one/v1 when empty", "password": "required: sk-aisa-..."},
 }
 
 

@@ -39,10 +39,13 @@ class AirflowError(RuntimeError):
 class StandaloneAirflow:
     """`airflow standalone` as a context manager. Entering starts it; `wait_until_ready` comes next.
 
+    A person logs in at `url` as `user` with `password`, which is there once Airflow is ready.
     `connections` maps connection ids to their JSON, `config` "section.option" to a value, as in airflow.cfg.
     `on_wait` is called about three times a second while something is awaited.
     All methods but `processes` and `task_log` ask the public API, and raise AirflowError when it refuses.
     """
+
+    user = "admin"
 
     def __init__(
         self,
@@ -62,7 +65,7 @@ class StandaloneAirflow:
             "core.load_examples": "False",
             "core.parallelism": "4",  # LocalExecutor starts that many processes at once
             "core.execution_api_server_url": f"{self.url}/execution/",
-            "core.simple_auth_manager_users": "admin:admin",
+            "core.simple_auth_manager_users": f"{self.user}:admin",
             "api.host": "127.0.0.1",
             "api.port": str(api),
             "logging.worker_log_server_port": str(worker_logs),
@@ -103,17 +106,19 @@ class StandaloneAirflow:
         found = [process for each in self._processes for process in each.processes()]
         return [process for process in found if name in process.command]
 
+    def running(self) -> bool:
+        """Tell whether `airflow standalone` itself still runs."""
+        return self._processes[0].running()
+
     def wait_until_ready(self, timeout: float = READY_SECONDS) -> None:
         """Wait until every component is healthy, and log in as the admin of this run."""
         self._poll(self._is_healthy, timeout, "a healthy scheduler, DAG processor, triggerer and API server")
-        passwords = json.loads((self.home / PASSWORDS).read_text())
-        answer = self._request(
-            "POST", "/auth/token", json={"username": "admin", "password": passwords["admin"]}
-        )
+        self.password: str = json.loads((self.home / PASSWORDS).read_text())[self.user]
+        answer = self._request("POST", "/auth/token", json={"username": self.user, "password": self.password})
         self._api.headers["Authorization"] = f"Bearer {answer['access_token']}"
 
     def _is_healthy(self) -> bool:
-        if not self._processes[0].running():
+        if not self.running():
             raise AirflowError(f"`airflow standalone` has ended: see {self.log}")
         try:
             health = self._api.get("/api/v2/monitor/health").json()

@@ -1,11 +1,12 @@
 """`make demo`: the quickstart DAG in a real Airflow, against a local gateway and a real object store.
 
-With AISA_API_KEY set the gateway is the real one, once somebody has said yes to the cost. Whatever happens, a
-signal included, no process outlives the demo.
+With AISA_API_KEY set the gateway is the real one, once somebody has said yes to the cost. `make demo KEEP=1`
+leaves all of it running until Ctrl-C. Whatever happens, a signal included, no process outlives the demo.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import fcntl
 import json
@@ -15,14 +16,16 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_aisa.exceptions import AisaError
 from tools.airflow_run import AirflowError, StandaloneAirflow
+from tools.demo_album import Album
 from tools.demo_gateway import Gateway, NotConfirmed, open_gateway
-from tools.demo_summary import Summary
+from tools.demo_summary import Summary, invitation
 from tools.seaweedfs import SeaweedFS, SeaweedFSError
 
 if TYPE_CHECKING:
@@ -67,10 +70,13 @@ class Progress:
 
 def main() -> int:
     """Run the demo. Return 0, 1 when it failed, 2 when nobody said yes to the cost."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keep", action="store_true", help="leave Airflow running until Ctrl-C")
+    keep = parser.parse_args().keep
     _end_cleanly_on_signals()
     try:
         with _only_one_demo():
-            summary = run(Progress(time.monotonic()), os.environ)
+            summary = run(Progress(time.monotonic()), os.environ, keep=keep)
     except NotConfirmed as error:
         print(f"\n{error}", file=sys.stderr)
         return 2
@@ -78,14 +84,20 @@ def main() -> int:
         print(f"\nThe demo failed: {error}", file=sys.stderr)
         if isinstance(error, AirflowError):
             print(_tail(WORK / "airflow" / "standalone.log"), file=sys.stderr)
-        print("Nothing is left running. When that is mended: make demo", file=sys.stderr)
+        print("Nothing is left running. When that is fixed: make demo", file=sys.stderr)
         return 1
-    print(summary.report())
+    print("" if keep else summary.report())
+    print(f"Nothing is left running, after {summary.seconds:.0f} s.")
+    if summary.leaks:
+        print(f"The API key is in .demo: {', '.join(summary.leaks)}", file=sys.stderr)
     return 1 if summary.leaks else 0
 
 
-def run(progress: Progress, environ: Mapping[str, str]) -> Summary:
-    """Do all the steps, stop everything again, and write down what came out."""
+def run(progress: Progress, environ: Mapping[str, str], *, keep: bool = False) -> Summary:
+    """Do all the steps, stop everything again, and write down what came out.
+
+    With `keep` everything goes on running, once it is done, until a signal comes.
+    """
     airflow_version = version("apache-airflow")
     with contextlib.ExitStack() as stack:
         progress.say("Opening the gateway: " + _which_gateway(environ))
@@ -96,28 +108,43 @@ def run(progress: Progress, environ: Mapping[str, str]) -> Summary:
         progress.say(f"Starting Airflow {airflow_version}: scheduler, DAG processor, triggerer, API server")
         airflow = stack.enter_context(_airflow(progress, gateway, store))
         airflow.wait_until_ready()
-        prefix = time.strftime("%Y%m%d-%H%M%S")
-        with _rescue(store.client(), gateway, prefix):
+        with Album(store.client(), BUCKET, IMAGES, is_paid=gateway.sandbox is None) as album:
             run_id = run_dag(progress, airflow)
             result = airflow.xcom(DAG_ID, run_id, TASK_ID)
             progress.say(f"Copying the images from the bucket to {IMAGES.name}/")
-            files = [download(store.client(), image["key"], prefix) for image in result["images"]]
-        journal = download_journal(store.client(), result)
+            summarize = partial(
+                Summary,
+                gateway=gateway.name,
+                airflow_version=airflow_version,
+                dag_id=DAG_ID,
+                run_id=run_id,
+                result=result,
+                files=[album.save(image["key"]) for image in result["images"]],
+                journal=download_journal(store.client(), result),
+            )
+            if keep:
+                _keep_running(airflow, summarize(billed=_billed(gateway), seconds=progress.seconds))
         progress.say("Stopping everything")
-    summary = Summary(
-        gateway=gateway.name,
-        airflow_version=airflow_version,
-        dag_id=DAG_ID,
-        run_id=run_id,
-        result=result,
-        files=files,
-        journal=journal,
-        billed=gateway.sandbox.billed if gateway.sandbox else None,
-        leaks=find_secret(gateway.api_key, WORK),
-        seconds=progress.seconds,
+    summary = summarize(
+        billed=_billed(gateway), leaks=find_secret(gateway.api_key, WORK), seconds=progress.seconds
     )
     summary.write(WORK / "summary.json")
     return summary
+
+
+def _keep_running(airflow: StandaloneAirflow, summary: Summary) -> None:
+    """Say where Airflow is, and return when a signal comes."""
+    summary.write(WORK / "summary.json")
+    with contextlib.suppress(SystemExit):  # Signals end a demo like this, and here that is wanted.
+        print(summary.report())
+        print(invitation(summary, airflow.url, airflow.user, airflow.password), flush=True)
+        while airflow.running():
+            time.sleep(0.5)
+        raise AirflowError(f"`airflow standalone` has ended: see {airflow.log}")
+
+
+def _billed(gateway: Gateway) -> int | None:
+    return gateway.sandbox.billed if gateway.sandbox else None
 
 
 def _which_gateway(environ: Mapping[str, str]) -> str:
@@ -129,7 +156,11 @@ def _which_gateway(environ: Mapping[str, str]) -> str:
 def _airflow(progress: Progress, gateway: Gateway, store: SeaweedFS) -> StandaloneAirflow:
     connections = {"aisa_default": gateway.airflow_connection(), "aws_default": store.airflow_connection()}
     return StandaloneAirflow(
-        WORK / "airflow", ROOT / "dags_examples", connections=connections, on_wait=progress.waiting
+        WORK / "airflow",
+        ROOT / "dags_examples",
+        connections=connections,
+        config={"core.test_connection": "Enabled"},
+        on_wait=progress.waiting,
     )
 
 
@@ -163,32 +194,12 @@ def read_log(log: str) -> list[str]:
     return lines
 
 
-def download(client: S3Client, key: str, prefix: str) -> str:
-    """Copy an image out of the bucket; return its path. Images of earlier demos, perhaps paid ones, stay."""
-    IMAGES.mkdir(exist_ok=True)
-    name = f"{prefix}-{Path(key).name}"
-    client.download_file(BUCKET, key, str(IMAGES / name))
-    return f"{IMAGES.name}/{name}"
-
-
 def download_journal(client: S3Client, result: dict[str, Any]) -> str | None:
     """Copy the journal of the request, where the result names one; return its path."""
     if not (uri := result.get("journal_uri")):
         return None
     client.download_file(BUCKET, uri.removeprefix(f"s3://{BUCKET}/"), str(WORK / "journal.json"))
     return ".demo/journal.json"
-
-
-@contextlib.contextmanager
-def _rescue(client: S3Client, gateway: Gateway, prefix: str) -> Iterator[None]:
-    """On any failure save what was paid for: the bucket is deleted with its store."""
-    try:
-        yield
-    except BaseException:
-        found = client.list_objects_v2(Bucket=BUCKET).get("Contents", []) if not gateway.sandbox else []
-        for item in found:
-            print(f"Saved: {download(client, item['Key'], prefix)}", file=sys.stderr)
-        raise
 
 
 def find_secret(secret: str, folder: Path) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +26,7 @@ class Summary:
     result: dict[str, Any]
     files: list[str]
     journal: str | None = None
-    billed: int | None = None
+    billed: int | None
     leaks: list[str] = field(default_factory=list)
     seconds: float
 
@@ -59,9 +60,27 @@ class Summary:
                 "  the DAG that did it       dags_examples/quickstart.py",
                 "  what else there is        README.md and docs/",
                 "",
-                f"Airflow {self.airflow_version}, {self.seconds:.0f} s in all; nothing is left running.",
+                f"Airflow {self.airflow_version}, {self.seconds:.0f} s in all.",
             ]
         )
+
+
+def invitation(summary: Summary, url: str, user: str, password: str) -> str:
+    """Return the lines that say where Airflow is, as whom to log in, what to try, and how to end it."""
+    cost = "free of charge" if summary.billed is not None else "and each run of a DAG is paid for"
+    return "\n".join(
+        [
+            "",
+            f"Airflow goes on running, on this machine only, {cost}:",
+            f"  the run                   {url}/dags/{summary.dag_id}/runs/{quote(summary.run_id, safe='')}",
+            f"  all DAGs                  {url}/dags",
+            f"  log in as                 {user}, with the password {password}",
+            "  to change a DAG           edit it in dags_examples/: Airflow sees that within 30 s",
+            "",
+            "Press Ctrl-C to stop everything."
+            + ("" if summary.billed is not None else " All images are saved first."),
+        ]
+    )
 
 
 def _image(image: dict[str, Any], file: str) -> list[str]:

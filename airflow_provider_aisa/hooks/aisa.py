@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL, DEFAULT_SIZE
 from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.gateway.settings import ConnectionSettings, unknown_extras
-from airflow_provider_aisa.exceptions import AisaError, InvalidConnection, KeyRefused
+from airflow_provider_aisa.exceptions import AisaError, GatewayFailed, InvalidConnection, KeyRefused
 from airflow_provider_aisa.provider_info import (
     CONNECTION_FIELDS,
     CONNECTION_TYPE,
@@ -159,25 +159,25 @@ class AisaHook(BaseHook):
             return await client.asend(call)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Ask the gateway for its models, which is free; return whether the key works, and what was found."""
+        """Ask the gateway for its models, which is free; return whether the key works, and what was found.
+
+        The text is short: Airflow shows it for five seconds.
+        """
         from airflow_provider_aisa.core.gateway.client import AisaClient
 
         try:
             settings = self.settings
+        except InvalidConnection as e:
+            return False, self._without_id(e)
+        try:
             quick = replace(settings, max_retries=0, timeout=min(settings.timeout, _TEST_TIMEOUT))
             with AisaClient(quick) as client:
                 models = client.list_models()
-        except KeyRefused as e:
-            return False, f"AIsa was reached, but refuses the key. {e}"
         except AisaError as e:
-            if e.status == 404:
-                return (
-                    False,
-                    f"{settings.base_url} was reached, but has no GET /models: the key is unverified.",
-                )
-            return False, str(e)
+            return False, _test_failure(e, settings.base_url) or self._without_id(e)
+        count = f"{len(models)} model{'' if len(models) == 1 else 's'}"
         found = "" if DEFAULT_MODEL in models else f", {DEFAULT_MODEL} not among them"
-        return True, f"The key works at {settings.base_url}: {len(models)} models{found}. Nothing was billed."
+        return True, f"The key works at {settings.base_url}: {count}{found}. Nothing was billed."
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
@@ -190,18 +190,19 @@ class AisaHook(BaseHook):
         from wtforms import IntegerField, PasswordField, StringField
         from wtforms.validators import Optional
 
-        def widget(field: Mapping[str, Any]) -> object:
-            schema = field["schema"]
-            kind = IntegerField if "integer" in schema["type"] else StringField
-            kind = PasswordField if schema.get("format") == "password" else kind
+        def widget(name: str, field: Mapping[str, Any]) -> object:
+            kind = IntegerField if "integer" in field["schema"]["type"] else StringField
+            # Airflow 2.11 shows what is stored in a field unless it is a password field, and a proxy's URL
+            # can hold a password. Later versions hide every extra whose name says "proxy".
+            kind = PasswordField if name == "proxy" else kind
             return kind(
                 field["label"],
                 validators=[Optional()],
                 description=field["description"],
-                default=schema.get("default"),
+                default=field["schema"].get("default"),
             )
 
-        return {name: widget(field) for name, field in CONNECTION_FIELDS.items()}
+        return {name: widget(name, field) for name, field in CONNECTION_FIELDS.items()}
 
     def _read(self, connection: Connection, extras: Mapping[str, Any]) -> ConnectionSettings:
         if names := unknown_extras(extras):
@@ -218,11 +219,32 @@ class AisaHook(BaseHook):
             extras=extras,
         )
 
+    def _without_id(self, error: AisaError) -> str:
+        """Return the message for whoever pressed Test: Airflow tests under an id that it draws at random."""
+        return str(error).replace(f"connection {self.aisa_conn_id!r}", "this connection")
+
     def _raise_missing(self) -> NoReturn:
         raise InvalidConnection(
             f"connection {self.aisa_conn_id!r} is not defined: create it in the UI (type AIsa), or with "
             f"airflow connections add {self.aisa_conn_id} --conn-type aisa --conn-password YOUR_KEY"
         ) from None
+
+
+def _test_failure(error: AisaError, base_url: str) -> str | None:
+    """Return what the Test button says about a failure, or None where the error itself says it best."""
+    answer = " ".join(str(part) for part in (error.status, error.code) if part)
+    if isinstance(error, KeyRefused):
+        fix = "copy it again from" if error.status == 401 else "look at what it may do in"
+        return f"{base_url} refuses the API key ({answer}): {fix} the AIsa console."
+    if error.status in {200, 404}:
+        return f"{base_url} has no list of models, so the API key is unverified. Check the Base URL."
+    if isinstance(error, InvalidConnection):
+        return f"{base_url} redirects ({answer}), and the API key is not sent there. Check the Base URL."
+    if isinstance(error, GatewayFailed) and error.status:
+        return f"{base_url} failed ({answer}). Try again later."
+    if isinstance(error, GatewayFailed):
+        return f"{base_url} gave no answer. Check the Base URL, the network and the proxy."
+    return None
 
 
 def _host(connection: Connection) -> str:

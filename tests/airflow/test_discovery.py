@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 PACKAGE = "airflow-provider-aisa"
 HOOK = "airflow_provider_aisa.hooks.aisa.AisaHook"
+README = Path(__file__).parents[2] / "README.md"
 
 
 def list_providers(*arguments: str) -> Any:
@@ -66,11 +69,11 @@ def test_providers_behaviours_shows_the_connection_type(shown: dict[str, Any]) -
 
 
 def test_form_in_the_ui_has_our_labels_defaults_and_limits(airflow: Airflow) -> None:
-    """The UI draws the form from this answer alone; the proxy, which may hold a password, is hidden."""
+    """The UI draws the form from this answer alone."""
     found: Any = airflow.api("GET", "/ui/connections/hook_meta")
     [form] = [form for form in found if form["connection_type"] == "aisa"]
     fields = form["standard_fields"]
-    assert (fields["host"]["title"], fields["password"]["title"]) == ("Base URL", "API key")
+    assert (fields["host"]["title"], fields["password"]["title"]) == ("Base URL", "API key *")
     assert [name for name in ("login", "port", "url_schema") if not fields[name]["hidden"]] == []
     extras = {name: (field["value"], field["schema"]) for name, field in form["extra_fields"].items()}
     assert list(extras) == list(CONNECTION_FIELDS)
@@ -78,7 +81,6 @@ def test_form_in_the_ui_has_our_labels_defaults_and_limits(airflow: Airflow) -> 
         300,
         {"type": ["integer", "null"], "default": 300, "minimum": 1, "title": "Timeout"},
     )
-    assert extras["proxy"][1]["format"] == "password"
 
 
 def test_test_button_says_that_a_good_key_works_and_bills_nothing(airflow: Airflow, gateway: Sandbox) -> None:
@@ -99,5 +101,19 @@ def press_test(airflow: Airflow, gateway: Sandbox, key: str) -> dict[str, Any]:
 def test_test_button_says_that_a_bad_key_is_refused(airflow: Airflow, gateway: Sandbox) -> None:
     answer = press_test(airflow, gateway, "sk-aisa-wrong")
     assert answer["status"] is False
-    assert "refuses the key" in answer["message"]
+    assert "refuses the API key (401 invalid_api_key)" in answer["message"]
     assert "sk-aisa-wrong" not in answer["message"]
+
+
+def test_command_that_readme_names_tests_a_saved_connection(gateway: Sandbox) -> None:
+    """It is the way around a Test button that sends a wrong port."""
+    [command] = re.findall(r"`(AIRFLOW__CORE__TEST_CONNECTION=.*?)`", README.read_text())
+    setting, *arguments = command.split()
+    name, _, value = setting.partition("=")
+    env = {**os.environ, "AIRFLOW_CONN_AISA_DEFAULT": gateway.connection, name: value}
+
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], capture_output=True, text=True, check=False, env=env
+    )
+
+    assert (done.returncode, "Connection success!" in done.stdout) == (0, True), done.stdout + done.stderr

@@ -302,85 +302,136 @@ def test_get_conn_returns_a_client_with_the_connections_settings(sandbox_hook: A
         assert client.settings is sandbox_hook.settings
 
 
+LONGEST_TOAST = 120  # characters; Airflow shows them for five seconds
+
+
+def press_test(hook: AisaHook, *, works: bool = False) -> str:
+    """Do what the Test button does; return what it says, which must fit into a toast."""
+    answer, message = hook.test_connection()
+    assert answer is works, message
+    assert len(message) <= LONGEST_TOAST, message
+    return message
+
+
 def test_the_test_button_says_that_the_key_works_and_bills_nothing(
     sandbox_hook: AisaHook, aisa_sandbox: Sandbox
 ) -> None:
-    works, message = sandbox_hook.test_connection()
-    assert works
+    message = press_test(sandbox_hook, works=True)
     assert message == f"The key works at {aisa_sandbox.base_url}: 5 models. Nothing was billed."
     assert (aisa_sandbox.billed, len(aisa_sandbox.requests)) == (0, 1)
 
 
-def test_the_test_button_says_that_the_key_is_wrong(
+def test_the_test_button_says_once_that_the_key_is_wrong(
     connect: Callable[..., AisaHook], aisa_sandbox: Sandbox
 ) -> None:
-    works, message = connect(host=aisa_sandbox.base_url, password="sk-aisa-wrong-key").test_connection()
-    assert not works
-    assert message.startswith("AIsa was reached, but refuses the key. AIsa answered 401 invalid_api_key")
-    assert "sk-aisa-wrong-key" not in message
+    message = press_test(connect(host=aisa_sandbox.base_url, password="sk-aisa-wrong-key"))
+    assert message == (
+        f"{aisa_sandbox.base_url} refuses the API key (401 invalid_api_key): "
+        "copy it again from the AIsa console."
+    )
+
+
+def test_the_test_button_says_that_the_key_may_not_do_this(
+    sandbox_hook: AisaHook, aisa_sandbox: Sandbox
+) -> None:
+    aisa_sandbox.inject(Fault("forbidden", path="/v1/models"))
+    message = press_test(sandbox_hook)
+    assert message == (
+        f"{aisa_sandbox.base_url} refuses the API key (403 model_not_allowed): "
+        "look at what it may do in the AIsa console."
+    )
 
 
 def test_the_test_button_says_that_the_gateway_has_no_such_path(
     connect: Callable[..., AisaHook], aisa_sandbox: Sandbox
 ) -> None:
     host = aisa_sandbox.base_url + "/too/deep"
-    works, message = connect(host=host, password=aisa_sandbox.api_key).test_connection()
-    assert not works
-    assert message == f"{host} was reached, but has no GET /models: the key is unverified."
+    message = press_test(connect(host=host, password=aisa_sandbox.api_key))
+    assert message == f"{host} has no list of models, so the API key is unverified. Check the Base URL."
 
 
 def test_the_test_button_does_not_wait_for_a_gateway_that_is_not_there(
     connect: Callable[..., AisaHook],
 ) -> None:
-    (port,) = find_free_ports(1)
-    works, message = connect(host=f"http://127.0.0.1:{port}").test_connection()
-    assert not works
-    assert message.startswith(f"AIsa at 127.0.0.1:{port} could not be reached (Connection refused)")
+    host = f"http://127.0.0.1:{find_free_ports(1)[0]}/v1"
+    message = press_test(connect(host=host))
+    assert message == f"{host} gave no answer. Check the Base URL, the network and the proxy."
 
 
 def test_the_test_button_asks_a_failing_gateway_once(sandbox_hook: AisaHook, aisa_sandbox: Sandbox) -> None:
     aisa_sandbox.inject(Fault("server_error", times=9, path="/v1/models"))
-    works, message = sandbox_hook.test_connection()
-    assert not works
-    assert message.startswith("AIsa answered 500")
+    message = press_test(sandbox_hook)
+    assert message == f"{aisa_sandbox.base_url} failed (500 internal_error). Try again later."
     assert len(aisa_sandbox.requests) == 1
 
 
-def test_the_test_button_names_what_is_wrong_with_the_connection(connect: Callable[..., AisaHook]) -> None:
-    assert AisaHook("aisa_eu").test_connection()[1].startswith("connection 'aisa_eu' is not defined")
-    works, message = connect(extra={"timeout": "x"}).test_connection()
-    assert not works
-    assert message.startswith("connection 'aisa_test': extra 'timeout' is 'x'")
+def test_the_test_button_names_what_is_wrong_with_this_connection(
+    connect: Callable[..., AisaHook],
+) -> None:
+    """Airflow tests under an id that it draws at random, which would tell nobody anything."""
+    assert AisaHook("tmpxqzv").test_connection()[1].startswith("this connection is not defined")
+    message = press_test(connect(extra={"timeout": "x"}))
+    assert message.startswith("this connection: extra 'timeout' is 'x'")
 
 
-class OtherModels(BaseHTTPRequestHandler):
-    """A gateway whose key may use one model, and not ours."""
+class OtherServer(BaseHTTPRequestHandler):
+    """A server that answers every GET with what it was told to."""
+
+    status = 200
+    content = b""
 
     def do_GET(self) -> None:
-        body = b'{"data": [{"id": "wan2.7-image"}]}'
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(len(self.content)))
+        self.send_header("Location", "https://login.example/")
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(self.content)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name in http.server
         pass
 
 
 @pytest.fixture
-def other_gateway() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), OtherModels)
+def other_server() -> Iterator[tuple[str, type[OtherServer]]]:
+    """Run a server; return its base URL, and the class that says what it answers."""
+
+    class Handler(OtherServer):
+        pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+    yield f"http://127.0.0.1:{server.server_address[1]}/v1", Handler
     server.shutdown()
     thread.join()
     server.server_close()
 
 
-def test_the_test_button_says_when_the_key_may_not_use_seedream(
-    connect: Callable[..., AisaHook], other_gateway: str
+@pytest.mark.parametrize(
+    ("status", "content", "message"),
+    [
+        (200, b"<title>Welcome</title>", "has no list of models, so the API key is unverified."),
+        (502, b"<title>Bad gateway</title>", "failed (502). Try again later."),
+        (302, b"", "redirects (302), and the API key is not sent there. Check the Base URL."),
+        (400, b"", "AIsa answered 400: an empty body."),
+    ],
+)
+def test_the_test_button_says_what_is_not_an_aisa_gateway(
+    connect: Callable[..., AisaHook],
+    other_server: tuple[str, type[OtherServer]],
+    status: int,
+    content: bytes,
+    message: str,
 ) -> None:
-    works, message = connect(host=other_gateway).test_connection()
-    assert works
-    assert "1 models, seedream-4-5-251128 not among them" in message
+    host, server = other_server
+    server.status, server.content = status, content
+    assert message in press_test(connect(host=host))
+
+
+def test_the_test_button_says_when_the_key_may_not_use_seedream(
+    connect: Callable[..., AisaHook], other_server: tuple[str, type[OtherServer]]
+) -> None:
+    host, server = other_server
+    server.content = b'{"data": [{"id": "wan2.7-image"}]}'
+    message = press_test(connect(host=host), works=True)
+    assert "1 model, seedream-4-5-251128 not among them" in message

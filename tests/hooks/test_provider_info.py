@@ -12,11 +12,12 @@ from typing import Any
 import airflow
 import pytest
 from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+from airflow.providers.common.compat.sdk import redact
 from airflow.providers_manager import ProvidersManager
 from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
 
 from airflow_provider_aisa import operators
-from airflow_provider_aisa.core.gateway.settings import ConnectionSettings, unknown_extras
+from airflow_provider_aisa.core.gateway.settings import DEFAULT_BASE_URL, ConnectionSettings, unknown_extras
 from airflow_provider_aisa.hooks.aisa import AisaHook
 from airflow_provider_aisa.provider_info import CONNECTION_FIELDS, get_provider_info
 
@@ -89,9 +90,9 @@ def test_the_ui_shows_the_form() -> None:
     fields = meta.standard_fields
     assert fields is not None
     assert fields.host is not None
-    assert (fields.host.title, fields.host.placeholder) == ("Base URL", "https://api.aisa.one/v1")
+    assert (fields.host.title, fields.host.placeholder) == ("Base URL", f"{DEFAULT_BASE_URL} when empty")
     assert fields.password is not None
-    assert (fields.password.title, fields.password.hidden) == ("API key", False)
+    assert (fields.password.title, fields.password.hidden) == ("API key *", False)
     assert [each and each.hidden for each in (fields.login, fields.port, fields.url_schema)] == [True] * 3
     assert meta.extra_fields is not None
     assert list(meta.extra_fields) == list(CONNECTION_FIELDS)
@@ -103,8 +104,14 @@ def test_the_ui_shows_the_form() -> None:
         "proxy": None,
         "prices": None,
     }
-    assert meta.extra_fields["proxy"]["schema"]["format"] == "password"
+    assert [name for name, field in meta.extra_fields.items() if "format" in field["schema"]] == []
     assert meta.extra_fields["timeout"]["schema"]["title"] == "Timeout"
+
+
+def test_airflow_hides_a_proxy_that_is_saved() -> None:
+    """It can hold a password, and the form shows what is typed there."""
+    stored = redact({"proxy": "http://me:hunter2@proxy.example:3128", "timeout": 300})
+    assert stored == {"proxy": "***", "timeout": 300}
 
 
 def test_the_form_has_exactly_the_extras_that_mean_something() -> None:
@@ -164,10 +171,9 @@ def test_airflow_3_1_and_below_show_the_same_form() -> None:
         widget, rules = widgets[name], field["schema"]
         assert (widget.label, widget.description) == (field["label"], field["description"])
         assert widget.default == rules.get("default")
-        assert isinstance(widget, PasswordField) == (rules.get("format") == "password")
+        assert isinstance(widget, PasswordField) == (name == "proxy")
         assert isinstance(widget, IntegerField) == ("integer" in rules["type"])
         assert [type(each) for each in widget.validators] == [Optional]
-    assert type(widgets["proxy"]) is PasswordField
 
 
 def test_airflow_3_1_and_below_label_the_same_fields() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from airflow_provider_aisa.sandbox import Sandbox
 from tools import demo
 from tools.check_demo import find_problems
 from tools.demo_gateway import NotConfirmed, check_gateway, confirm_cost, open_gateway
-from tools.demo_summary import Summary
+from tools.demo_summary import Summary, invitation
 from tools.ports import find_free_ports
 
 URL = "https://gateway.example/v1"
@@ -173,3 +174,14 @@ def test_the_report_names_every_image_its_copy_and_the_cost(finished: Summary) -
     for line in ["s3://b/0", "demo-images/1.png", "output_tokens 32,768", "$0 (with a real key", "$0.080"]:
         assert line in report
     assert ".demo/journal.json" not in report
+
+
+def test_a_demo_that_is_kept_says_whether_each_run_is_paid_for(finished: Summary) -> None:
+    free = invitation(finished, "http://127.0.0.1:1", "admin", "hunter2")
+    paid = invitation(replace(finished, billed=None), "http://127.0.0.1:1", "admin", "hunter2")
+    assert "  the run                   http://127.0.0.1:1/dags/quickstart/runs/manual__1\n" in free
+    assert "  log in as                 admin, with the password hunter2\n" in free
+    assert "free of charge" in free
+    assert "each run of a DAG is paid for" in paid
+    assert free.endswith("Press Ctrl-C to stop everything.")
+    assert paid.endswith("Press Ctrl-C to stop everything. All images are saved first.")
