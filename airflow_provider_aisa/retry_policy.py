@@ -1,4 +1,4 @@
-"""What Airflow's retries are good for: an error that a person has to mend is not tried again."""
+"""What Airflow's retries are good for: an error that a person has to fix is not tried again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class AisaRetryPolicy(RetryPolicy):
     """The default ``retry_policy`` of this package's operators, on Airflow 3.3 and above.
 
-    Fails a task at once when the request, the key, the connection or the budget has to be mended, waits as
+    Fails a task at once when the request, the key, the connection or the budget has to be fixed, waits as
     long as the gateway asked before trying a rate-limited one again, and leaves all else to the task.
     """
 
