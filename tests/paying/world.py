@@ -14,6 +14,7 @@ import tempfile
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 import httpx
@@ -36,7 +37,7 @@ from tests.fakes.s3 import BUCKET, FakeS3
 from tests.support import make_pacer, make_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from decimal import Decimal
 
     from airflow_provider_aisa.core.images.download import Fetcher
@@ -138,6 +139,7 @@ class Actor:
         max_retries: int = 0,
         template: str = "i/{index}.{ext}",
         idempotency_key: str | None = None,
+        s3_extra_args: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.world = world
         self.receipt: Receipt | None = None
@@ -154,6 +156,7 @@ class Actor:
             max_cost_usd=max_cost_usd,
             policy=policy,
             idempotency_key=idempotency_key,
+            s3_extra_args=dict(s3_extra_args),
         )
         self._own_clock = Clock()  # for what it waits for alone
         self._is_dead = False
@@ -224,7 +227,7 @@ class Actor:
         bench = Workbench(
             client,
             cast("Fetcher", self),
-            s3.bucket(),
+            s3.bucket(extra_args=self._job.s3_extra_args),
             folder,
             Lanes(),
             Budget(self._job.max_cost_usd),
