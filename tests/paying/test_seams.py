@@ -245,6 +245,20 @@ def test_a_regeneration_whose_response_is_lost_leaves_the_old_images_what_they_w
     assert stored(world) == images_of(0)
 
 
+def test_a_lost_regeneration_is_still_counted_when_the_old_images_are_bought_anew() -> None:
+    world = World()
+    Actor(world).finish()
+    world.answer = lambda: "lost"
+    Actor(world, Policy("regenerate"), buyer=CLEARED).finish()
+    world.answer = lambda: "images"
+    assert world.meddler.delete("i/0.png")
+
+    anew = Actor(world, Policy("regenerate"), buyer=BUYER).finish()
+
+    assert anew.error is None
+    assert (len(world.bill), anew.unknown_outcomes) == (3, 1)
+
+
 def test_a_refused_request_leaves_an_entry_that_counts_nothing_and_holds_nobody_up() -> None:
     """Nothing is deleted: DeleteObject may not be allowed, and many stores know no conditional deletes."""
     world = World(answer=lambda: "422")

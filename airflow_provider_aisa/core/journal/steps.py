@@ -26,7 +26,7 @@ class Action(StrEnum):
 class Step:
     """An action, and what goes with it.
 
-    :param unknown: of BUY: claims of earlier sends that may have been billed.
+    :param unknown: claims of earlier sends that may have been billed.
     :param seconds: of WAIT: how long the other's claim holds.
     :param is_anew: a person has asked for new images: of RESUME, should the paid ones be gone; of RETURN,
         should the stored ones be.
@@ -90,7 +90,8 @@ def _after_stored(
     if stored.fingerprint != fingerprint:
         raise _other_request(entry, uri)
     if stored.buyer == buyer or policy.on_existing == "reuse":
-        return Step(Action.RETURN, is_anew=policy.on_existing == "regenerate", stored=stored)
+        is_anew = policy.on_existing == "regenerate"
+        return Step(Action.RETURN, unknown=entry.may_be_billed, is_anew=is_anew, stored=stored)
     raise AlreadyGenerated(
         "an earlier run has generated these images, and on_existing is 'fail'. Use on_existing='reuse' to "
         f"return them, or 'regenerate' to pay for new ones. They are: {stored.uris} (journal {uri})."

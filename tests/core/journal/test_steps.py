@@ -35,7 +35,7 @@ RESUME = Step(Action.RESUME)
 RESUME_FIRST = Step(Action.RESUME, is_anew=True)
 RETURN = Step(Action.RETURN, stored=STORED.stored)
 RETURN_OR_ANEW = Step(Action.RETURN, stored=STORED.stored, is_anew=True)
-RETURN_OLD = Step(Action.RETURN, stored=OLD)
+RETURN_OLD = Step(Action.RETURN, unknown=("c0",), stored=OLD)
 
 CASES: list[tuple[str, Entry | None, Buyer, Policy, float, Step | type[Exception]]] = [
     ("nothing was sent", None, BUYER, REUSE, 0, BUY),
