@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import select
 import socket
+import ssl
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
@@ -340,24 +342,21 @@ def tunnel(target: Server) -> Behaviour:
         wire.read_head(server, connection)
         connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
         with socket.create_connection(("127.0.0.1", target.port)) as onward:
-            back = threading.Thread(target=pump, args=(onward, connection))
-            back.start()
             pump(connection, onward)
-            back.join()
 
     return behave
 
 
-def pump(source: socket.socket, sink: socket.socket) -> None:
-    try:
-        while data := source.recv(65_536):
-            sink.sendall(data)
-    except OSError:
-        pass
-    finally:
-        for each in (source, sink):
-            with suppress(OSError):
-                socket.socket.shutdown(each, socket.SHUT_RDWR)
+def pump(one: socket.socket, other: socket.socket) -> None:
+    """Pass bytes on in both directions until one side is done. One thread: an encrypted socket is for one."""
+    onward = {one: other, other: one}
+    while True:
+        ready = [each for each in onward if isinstance(each, ssl.SSLSocket) and each.pending()]
+        for source in ready or select.select(list(onward), [], [])[0]:
+            data = source.recv(65_536)
+            if not data:
+                return
+            onward[source].sendall(data)
 
 
 @pytest.fixture

@@ -257,7 +257,7 @@ def test_an_upstream_timeout_is_resent_and_counted(desk: Desk, is_billed: bool) 
 def test_at_most_once_does_not_resend_after_an_upstream_timeout(desk: Desk) -> None:
     desk.gateway.inject(Fault("gateway_timeout", billed=True))
 
-    with pytest.raises(OutcomeUnknown, match="504 upstream_timeout.*may have been done and billed"):
+    with pytest.raises(OutcomeUnknown, match=r"504 upstream_timeout.*may have been done and billed"):
         desk.run(delivery="at-most-once")
 
     assert len(desk.gateway.requests) == 1
