@@ -51,20 +51,20 @@ def failure(url: str, way: Transport, **extensions: Any) -> httpx.HTTPError:
 
 
 def drip_head(server: Server, connection: socket.socket) -> None:
-    wire.read_head(server, connection)
+    wire.read_request(server, connection)
     connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
     server.drip(connection, b"x")
     connection.sendall(b"\r\nContent-Length: 0\r\n\r\n")
 
 
 def drip_body(server: Server, connection: socket.socket) -> None:
-    wire.read_head(server, connection)
+    wire.read_request(server, connection)
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % wire.DRIPS)
     server.drip(connection, b"x")
 
 
 def drip_interim_answers(server: Server, connection: socket.socket) -> None:
-    wire.read_head(server, connection)
+    wire.read_request(server, connection)
     server.drip(connection, b"HTTP/1.1 102 Processing\r\n\r\n")
     connection.sendall(OK)
 
@@ -126,7 +126,7 @@ def test_cancelling_a_deadline_ends_the_exchange_at_once() -> None:
     deadline = Deadline(3600)
 
     def cancel(server: Server, connection: socket.socket) -> None:
-        wire.read_head(server, connection)
+        wire.read_request(server, connection)
         connection.sendall(b"HTTP/1.1 200 OK\r\n\r\nhalf")
         deadline.cancel()
         server.stopping.wait(30)
@@ -196,7 +196,7 @@ def test_the_next_address_is_tried_when_one_does_not_answer() -> None:
 def test_a_kept_connection_serves_the_next_request_with_a_deadline_of_its_own() -> None:
     def twice(server: Server, connection: socket.socket) -> None:
         for _ in range(2):
-            wire.read_head(server, connection)
+            wire.read_request(server, connection)
             connection.sendall(OK)
 
     with serve(twice) as server, transport(kept_alive=1) as way, httpx.Client(transport=way) as client:
@@ -339,7 +339,7 @@ def tunnel(target: Server) -> Behaviour:
     """Return a proxy that opens tunnels to one server, whatever it is asked for."""
 
     def behave(server: Server, connection: socket.socket) -> None:
-        wire.read_head(server, connection)
+        wire.read_request(server, connection)
         connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
         with socket.create_connection(("127.0.0.1", target.port)) as onward:
             pump(connection, onward)
