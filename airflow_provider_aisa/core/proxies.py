@@ -15,13 +15,17 @@ from importlib.util import find_spec
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies
 
 from airflow_provider_aisa.exceptions import InvalidConnection
 
 if TYPE_CHECKING:
     from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
 
+#: What to do about a value that is no proxy. The value itself is not shown.
+HOW_TO_WRITE: Final = (
+    "use one such as http://proxy:3128, or http://user:password@proxy:3128 with special characters written "
+    "as %40"
+)
 _PORTS: Final = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 
 
@@ -66,7 +70,7 @@ def read_proxies(settings: ConnectionSettings) -> ProxyRules:
         sent.
     """
     if settings.proxy is not None:
-        rules = ProxyRules(parse_proxy(settings.proxy, f"extra 'proxy' of connection {settings.conn_id!r}"))
+        rules = ProxyRules(_parse(settings.proxy, f"extra 'proxy' of connection {settings.conn_id!r}"))
     elif settings.is_loopback:
         rules = ProxyRules()
     else:
@@ -79,22 +83,9 @@ def read_proxies(settings: ConnectionSettings) -> ProxyRules:
     return rules
 
 
-def parse_proxy(value: object, source: str) -> Proxy:
-    """Return a proxy; without a scheme it is an ``http://`` one, as for curl and httpx.
-
-    :param source: where the value stands, for the message.
-    :raises InvalidConnection: it is no proxy; the value is not shown.
-    """
-    proxy = _parse(value.strip()) if isinstance(value, str) else None
-    if proxy is None:
-        raise InvalidConnection(
-            f"{source} is not a proxy URL: use one such as http://proxy:3128, or "
-            "http://user:password@proxy:3128 with special characters written as %40. Nothing was sent."
-        )
-    return proxy
-
-
-def _parse(text: str) -> Proxy | None:
+def parse_proxy(value: object) -> Proxy | None:
+    """Return a proxy, or None for what is none. Without a scheme it is ``http://``, as for curl and httpx."""
+    text = value.strip() if isinstance(value, str) else ""
     try:
         url = urlsplit(text if "://" in text else f"http://{text}")
         host, port = url.hostname, url.port
@@ -108,12 +99,20 @@ def _parse(text: str) -> Proxy | None:
     return Proxy(url.scheme, host, port or _PORTS[url.scheme], user, password)
 
 
+def _parse(value: str, source: str) -> Proxy:
+    if (proxy := parse_proxy(value)) is None:
+        raise InvalidConnection(f"{source} is not a proxy URL: {HOW_TO_WRITE}. Nothing was sent.")
+    return proxy
+
+
 def _from_environment() -> ProxyRules:
+    from urllib.request import getproxies  # Not while DAGs are parsed: it loads all of the standard's http.
+
     values = getproxies()
     excepted = _split(values.get("no", ""))
     for name in ("https", "all"):
         if value := values.get(name):
-            proxy = parse_proxy(value, f"{name.upper()}_PROXY of the environment")
+            proxy = _parse(value, f"{name.upper()}_PROXY of the environment")
             return ProxyRules(proxy, tuple(excepted))
     return ProxyRules()
 

@@ -62,9 +62,12 @@ class AisaHook(BaseHook):
             connection = self.get_connection(self.aisa_conn_id)
         except AirflowNotFoundException:
             self._raise_missing()
-        if connection.password:
-            mask_secret(connection.password)
-        return self._read(connection, connection.extra_dejson)
+        for secret in _spellings(connection.password):
+            mask_secret(secret)  # Before anything is read of it: an error must not show it either.
+        settings = self._read(connection, connection.extra_dejson)
+        for secret in settings.secrets:
+            mask_secret(secret)
+        return settings
 
     async def aget_settings(self) -> ConnectionSettings:
         """Return :attr:`settings` without blocking the event loop: a lookup on it can deadlock."""
@@ -73,13 +76,21 @@ class AisaHook(BaseHook):
                 get_async_connection,
                 get_async_extra_dejson,
             )
+            from asgiref.sync import sync_to_async
 
             try:
                 connection = await get_async_connection(self.aisa_conn_id)
             except AirflowNotFoundException:
                 self._raise_missing()
-            # Not masked here: that would ask the supervisor from the event loop. Airflow's lookup masks it.
-            self.__dict__["settings"] = self._read(connection, await get_async_extra_dejson(connection))
+            # Airflow's lookup masks the password as it is written, line breaks included. Masking asks the
+            # supervisor and waits: on the event loop that can deadlock, so it is done beside it.
+            mask = sync_to_async(mask_secret)
+            for secret in _spellings(connection.password):
+                await mask(secret)
+            settings = self._read(connection, await get_async_extra_dejson(connection))
+            for secret in settings.secrets:
+                await mask(secret)
+            self.__dict__["settings"] = settings
         return self.settings
 
     def get_conn(self) -> AisaClient:
@@ -131,6 +142,8 @@ class AisaHook(BaseHook):
 
         :param method: such as ``"POST"``. GET, HEAD and OPTIONS are sent again after a lost response,
             others are not: they may have been billed.
+        :param headers: further ones. Those that carry the key, name the host or say how the bytes travel are
+            the hook's own and dropped here.
         :param endpoint: below the base URL (``"chat/completions"``) or from the gateway's root
             (``"/v1beta/models/…"``). Another host is refused: the key goes nowhere else.
         :raises AisaError: as for :meth:`generate_images`.
@@ -238,13 +251,18 @@ def _test_failure(error: AisaError, base_url: str) -> str | None:
         return f"{base_url} refuses the API key ({answer}): {fix} the AIsa console."
     if error.status in {200, 404}:
         return f"{base_url} has no list of models, so the API key is unverified. Check the Base URL."
-    if isinstance(error, InvalidConnection):
+    if isinstance(error, InvalidConnection) and error.status:
         return f"{base_url} redirects ({answer}), and the API key is not sent there. Check the Base URL."
     if isinstance(error, GatewayFailed) and error.status:
         return f"{base_url} failed ({answer}). Try again later."
     if isinstance(error, GatewayFailed):
         return f"{base_url} gave no answer. Check the Base URL, the network and the proxy."
     return None
+
+
+def _spellings(password: str | None) -> list[str]:
+    """Return the key as it is written in the connection, and as it is sent."""
+    return [text for text in dict.fromkeys([password or "", (password or "").strip()]) if text]
 
 
 def _host(connection: Connection) -> str:

@@ -110,9 +110,7 @@ def why_refused(headers: Mapping[str, str]) -> str | None:
         return f"this machine is not called {host!r}. Next: use http://127.0.0.1 and the sandbox's port."
     origin, site = headers.get("Origin"), headers.get("Sec-Fetch-Site", "none")
     if origin not in {None, f"http://{host}"} or site not in {"none", "same-origin"}:
-        return (
-            "web pages of other sites may not use this. Next: use curl, or the address bar to read."
-        )
+        return "web pages of other sites may not use this. Next: use curl, or the address bar to read."
     # A form of another site cannot send JSON; one that is sent by an old browser tells nothing else.
     kind = headers.get("Content-Type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json":

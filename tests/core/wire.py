@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 import ssl
 import threading
@@ -82,24 +83,29 @@ def serve(behave: Behaviour, *, tls: ssl.SSLContext | None = None) -> Iterator[S
             thread.join()
 
 
-def read_head(server: Server, connection: socket.socket) -> bytes:
-    """Read a request up to its blank line, keep it, and return it."""
+def read_request(server: Server, connection: socket.socket) -> bytes:
+    """Read a request with its body, keep it, and return it. What is not read resets the connection."""
     data = b""
-    while b"\r\n\r\n" not in data:
-        block = connection.recv(65_536)
-        if not block:
-            break
+    while (missing := _missing(data)) and (block := connection.recv(missing)):
         data += block
     if data:
         server.received.append(data)
     return data
 
 
+def _missing(data: bytes) -> int:
+    head, end, body = data.partition(b"\r\n\r\n")
+    if not end:
+        return 65_536
+    length = re.search(rb"^content-length: *([0-9]+)", head, re.IGNORECASE | re.MULTILINE)
+    return max(0, int(length[1]) - len(body)) if length else 0
+
+
 def answering(answer: bytes) -> Behaviour:
     """Return what answers every request with these bytes and hangs up."""
 
     def behave(server: Server, connection: socket.socket) -> None:
-        read_head(server, connection)
+        read_request(server, connection)
         connection.sendall(answer)
 
     return behave

@@ -14,6 +14,7 @@ from airflow_provider_aisa.core.gateway.client import AisaClient
 from airflow_provider_aisa.core.gateway.pacing import pacer_for
 from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
 from airflow_provider_aisa.exceptions import InvalidConnection, InvalidRequest, ModelNotRouted, OutcomeUnknown
+from airflow_provider_aisa.hooks import aisa
 from airflow_provider_aisa.hooks.aisa import AisaHook
 from airflow_provider_aisa.sandbox import Fault, Sandbox
 from tools.ports import find_free_ports
@@ -85,7 +86,7 @@ def test_a_connection_that_is_not_defined_says_how_to_define_it(read: Read) -> N
         ({"extra": {"max_retries": -1}}, "connection 'aisa_test': extra 'max_retries' is -1"),
         ({"extra": {"max_concurrency": 0}}, "connection 'aisa_test': extra 'max_concurrency' is 0"),
         ({"extra": {"requests_per_minute": "x"}}, "connection 'aisa_test': extra 'requests_per_minute'"),
-        ({"extra": {"proxy": "proxy"}}, "connection 'aisa_test': extra 'proxy' is not a proxy URL"),
+        ({"extra": {"proxy": "http://"}}, "connection 'aisa_test': extra 'proxy' is not a proxy URL"),
         ({"extra": {"prices": "cheap"}}, "connection 'aisa_test': extra 'prices' is not a JSON object"),
     ],
 )
@@ -186,6 +187,47 @@ def test_the_key_is_masked_in_logs_once_the_connection_was_read(
     key = f"sk-aisa-masked-{len(request.node.name)}-{request.node.callspec.id}"
     read(connect(password=key))
     assert redact(f"Authorization: Bearer {key}") == "Authorization: Bearer ***"
+
+
+@pytest.mark.parametrize("around", ["{}\n", " {}", "{}"])
+def test_a_key_is_masked_as_it_is_sent_whatever_stands_around_it_in_the_connection(
+    read: Read, connect: Callable[..., AisaHook], request: pytest.FixtureRequest, around: str
+) -> None:
+    key = f"sk-aisa-sent-{abs(hash(request.node.callspec.id))}"
+    assert read(connect(password=around.format(key))).api_key == key
+    assert key not in str(redact(f"Bearer {key}, {key!r}"))
+
+
+def test_a_proxys_password_is_masked_in_both_spellings(
+    read: Read, connect: Callable[..., AisaHook], request: pytest.FixtureRequest
+) -> None:
+    password = f"p@ss{abs(hash(request.node.callspec.id))}"
+    encoded = password.replace("@", "%40")
+    read(connect(extra={"proxy": f"http://user:{encoded}@proxy:3128"}))
+    assert redact(f"{password} {encoded}") == "*** ***"
+
+
+def test_a_key_is_masked_even_when_the_connection_is_refused(
+    read: Read, connect: Callable[..., AisaHook], request: pytest.FixtureRequest
+) -> None:
+    key = f"sk-aisa-wrong-{abs(hash(request.node.callspec.id))}"
+    refusal(read, connect(password=f"{key}\n", extra={"timeout": "soon"}))
+    assert redact(key) == "***"
+
+
+def test_on_an_event_loop_nothing_is_masked_on_the_loops_own_thread(
+    connect: Callable[..., AisaHook], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masking asks the supervisor and waits: from the loop that waits for itself."""
+    threads: list[int] = []
+    monkeypatch.setattr(aisa, "mask_secret", lambda _: threads.append(threading.get_ident()))
+
+    async def scenario() -> None:
+        await connect(password=f"{KEY}\n").aget_settings()
+        assert threading.get_ident() not in threads
+
+    asyncio.run(scenario())
+    assert len(threads) >= 2
 
 
 def test_two_hooks_of_one_connection_share_the_limits_of_its_key(

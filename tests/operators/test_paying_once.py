@@ -167,7 +167,7 @@ def test_another_run_is_another_purchase(desk: Desk) -> None:
         ("quota_exceeded", QuotaExceeded),
         ("unauthorized", AisaError),
         ("bad_gateway", GatewayFailed),
-        ("html_error", GatewayFailed),
+        ("unavailable", GatewayFailed),
     ],
 )
 def test_a_failure_that_cannot_be_billed_leaves_no_claim(
@@ -257,15 +257,32 @@ def test_an_upstream_timeout_is_resent_and_counted(desk: Desk, is_billed: bool) 
 def test_at_most_once_does_not_resend_after_an_upstream_timeout(desk: Desk) -> None:
     desk.gateway.inject(Fault("gateway_timeout", billed=True))
 
-    with pytest.raises(OutcomeUnknown, match="may have finished the job"):
+    with pytest.raises(OutcomeUnknown, match=r"504 upstream_timeout.*may have been done and billed"):
         desk.run(delivery="at-most-once")
 
     assert len(desk.gateway.requests) == 1
     assert desk.gateway.billed == 1
 
 
-def test_other_server_errors_are_resent_even_at_most_once_and_are_no_unknown_outcome(desk: Desk) -> None:
-    desk.gateway.inject(Fault("unavailable"), Fault("server_error"))
+@pytest.mark.parametrize("kind", ["server_error", "html_error"])
+@pytest.mark.parametrize("is_billed", [True, False])
+def test_at_most_once_does_not_resend_after_an_answer_that_may_hide_a_bill(
+    desk: Desk, kind: FaultKind, is_billed: bool
+) -> None:
+    desk.gateway.inject(Fault(kind, billed=is_billed))
+
+    with pytest.raises(OutcomeUnknown, match="may have been done and billed"):
+        desk.run(delivery="at-most-once")
+
+    assert len(desk.gateway.requests) == 1
+    assert desk.gateway.billed == is_billed
+    assert desk.journal()["unknown_outcomes"] == 1
+
+
+def test_what_upstream_did_not_take_is_resent_even_at_most_once_and_is_no_unknown_outcome(
+    desk: Desk,
+) -> None:
+    desk.gateway.inject(Fault("unavailable"), Fault("bad_gateway"))
 
     result = desk.run(delivery="at-most-once")
 

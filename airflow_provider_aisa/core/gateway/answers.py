@@ -38,6 +38,10 @@ _PAGE_HEAD: Final = 4096  # bytes in which an HTML page has its title
 _UNKEPT_HEADERS: Final = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
 
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_BASE64_PART = rb"[A-Za-z0-9+/=_-]*+"
+_BASE64 = re.compile(
+    rb"(?:data:[a-z/+.-]{1,40};base64,)?" + _BASE64_PART + rb"(?:\\[/nr]" + _BASE64_PART + rb")*+"
+)
 _KEY_LIKE = re.compile(r"\bsk-[A-Za-z0-9_\-]{4,}")
 _LINK = re.compile(r"(https?://[^\s/?#]{1,100})[/?#]\S*")
 
@@ -138,7 +142,7 @@ def read_json(body: bytes) -> object:
 
     Raises NotJson.
     """
-    text, lifted = _lift_long_strings(body)
+    text, images = _lift_images(body)
     if len(text) > TEXT_LIMIT:
         raise NotJson(f"more than {TEXT_LIMIT // MIB} MiB of JSON without its images")
     if text.count(b",") + text.count(b"[") + text.count(b"{") > VALUES_LIMIT:
@@ -148,7 +152,7 @@ def read_json(body: bytes) -> object:
         value = json.loads(text.decode("utf-8-sig"), parse_constant=lambda _: None, parse_float=_parse_float)
     except (ValueError, RecursionError):
         raise NotJson("no JSON") from None
-    return _plain(value, lifted, DEPTH_LIMIT)
+    return _plain(value, images, DEPTH_LIMIT)
 
 
 def read_object(body: bytes) -> Mapping[str, Any]:
@@ -160,40 +164,41 @@ def read_object(body: bytes) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _lift_long_strings(body: bytes) -> tuple[bytes, Mapping[str, bytes]]:
-    """Take the images out of a large body: parsing would hold each of them three times in memory."""
+def _lift_images(body: bytes) -> tuple[bytes, Mapping[str, str]]:
+    """Take base64 out of a large body: parsing would hold each image three times in memory."""
     if len(body) <= TEXT_LIMIT or body.count(b'"') > 2 * VALUES_LIMIT:
         return body, {}
     token = secrets.token_hex()  # Nobody can write a placeholder of theirs into an answer.
     rest: list[bytes] = []
-    lifted: dict[str, bytes] = {}
+    images: dict[str, str] = {}
     end = 0
     for match in _STRING.finditer(body):
-        if match.end() - match.start() > _LONG_STRING:
-            name = f"{token}-{len(lifted)}"
-            lifted[name] = body[match.start() : match.end()]
-            rest += [body[end : match.start()], f'"{name}"'.encode()]
-            end = match.end()
-    return b"".join([*rest, body[end : end + TEXT_LIMIT + 1]]), lifted
+        start, stop = match.start() + 1, match.end() - 1
+        if stop - start > _LONG_STRING and _BASE64.fullmatch(body, start, stop):
+            name = f"{token}-{len(images)}"
+            images[name] = _unescape(str(memoryview(body)[start:stop], "ascii"))
+            rest += [body[end:start], name.encode()]
+            end = stop
+    return b"".join([*rest, body[end : end + TEXT_LIMIT + 1]]), images
 
 
-def _plain(value: object, lifted: Mapping[str, bytes], depth: int) -> object:
+def _unescape(base64: str) -> str:
+    """Undo what some writers of JSON do to slashes and line breaks."""
+    if "\\" not in base64:
+        return base64
+    return base64.replace("\\/", "/").replace("\\n", "").replace("\\r", "")
+
+
+def _plain(value: object, images: Mapping[str, str], depth: int) -> object:
     if depth == 0:
         raise NotJson(f"JSON of more than {DEPTH_LIMIT} levels")
     if isinstance(value, str):
-        return _whole_characters(_text_of(lifted[value]) if value in lifted else value)
+        return images.get(value) or _whole_characters(value)
     if isinstance(value, list):
-        return [_plain(each, lifted, depth - 1) for each in value]
+        return [_plain(each, images, depth - 1) for each in value]
     if isinstance(value, dict):
-        return {_whole_characters(name): _plain(each, lifted, depth - 1) for name, each in value.items()}
+        return {_whole_characters(name): _plain(each, images, depth - 1) for name, each in value.items()}
     return value
-
-
-def _text_of(string: bytes) -> str:
-    try:
-        return str(json.loads(string)) if b"\\" in string else string[1:-1].decode()
-    except ValueError:
-        raise NotJson("no JSON") from None
 
 
 def _whole_characters(text: str) -> str:
