@@ -6,10 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, RetryAction
+from airflow.providers.common.compat.sdk import RetryAction
 
 from airflow_provider_aisa.exceptions import (
-    AisaError,
     ContentRefused,
     GatewayFailed,
     ImageLinkExpired,
@@ -19,7 +18,6 @@ from airflow_provider_aisa.exceptions import (
     QuotaExceeded,
     RateLimited,
 )
-from airflow_provider_aisa.operators import base
 from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
 from airflow_provider_aisa.retry_policy import AisaRetryPolicy
 
@@ -60,18 +58,3 @@ def test_it_is_the_default_also_for_an_explicit_none_and_the_users_own_wins() ->
     assert type(policy_of()) is AisaRetryPolicy
     assert type(policy_of(retry_policy=None)) is AisaRetryPolicy
     assert type(policy_of(retry_policy=Own())) is Own
-
-
-@pytest.mark.parametrize(
-    ("error", "raised"), [(ContentRefused("x"), AirflowFailException), (GatewayFailed("x"), GatewayFailed)]
-)
-def test_before_airflow_3_3_a_final_error_fails_the_task_at_once(
-    error: AisaError, raised: type[Exception], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(base, "AIRFLOW_V_3_3_PLUS", False)
-    operator = SeedreamGenerateOperator(task_id="t", prompt="p")
-
-    with pytest.raises(raised) as caught:
-        operator.execute_complete({}, {"status": "error", "error": error.to_dict()})
-
-    assert "x" in str(caught.value)

@@ -61,19 +61,20 @@ _METADATA_VALUE: Final = 250  # characters
 _MOST_METADATA: Final = 2048
 _MOST_LISTED: Final = 10_000
 _PERMISSIONS: Final = (
-    "allow the AWS connection s3:GetObject and s3:PutObject there, and s3:ListBucket on the bucket"
+    "Allow the AWS connection s3:GetObject and s3:PutObject there, and s3:ListBucket on the bucket"
 )
 _NEXT: Final = {
-    "404": "create the bucket, or correct s3_bucket",
-    "NoSuchBucket": "create the bucket, or correct s3_bucket",
+    "404": "Create the bucket, or correct s3_bucket",
+    "NoSuchBucket": "Create the bucket, or correct s3_bucket",
     "403": _PERMISSIONS,
     "AccessDenied": _PERMISSIONS,
-    "InvalidStorageClass": "correct s3_extra_args",
-    "InvalidRequest": "correct s3_extra_args",
-    "InvalidArgument": "correct s3_extra_args",
-    "301": "set the bucket's region_name in the AWS connection",
-    "PermanentRedirect": "set the bucket's region_name in the AWS connection",
+    "InvalidStorageClass": "Correct s3_extra_args",
+    "InvalidRequest": "Correct s3_extra_args",
+    "InvalidArgument": "Correct s3_extra_args",
+    "301": "Set the bucket's region_name in the AWS connection",
+    "PermanentRedirect": "Set the bucket's region_name in the AWS connection",
 }
+_CHECK: Final = "Check the AWS connection, its endpoint and its credentials"
 
 
 class ConditionFailed(Exception):
@@ -322,9 +323,7 @@ def reported(what: str, *, is_conditional: bool = False) -> Iterator[None]:
     try:
         yield
     except (BotoCoreError, HTTPError) as e:  # urllib3's own come from bodies that break off
-        raise StorageFailed(
-            f"{what}: {type(e).__name__}. Next: check the AWS connection, its endpoint and its credentials."
-        ) from None
+        raise StorageFailed(f"{_CHECK}. {type(e).__name__}: {what}.") from None
     except ClientError as e:
         status = e.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         code = str(e.response.get("Error", {}).get("Code") or status)
@@ -334,8 +333,10 @@ def reported(what: str, *, is_conditional: bool = False) -> Iterator[None]:
             raise ConditionConflict from None
         if is_conditional and (status == 501 or code == "NotImplemented"):
             raise ConditionUnsupported from None
-        step = _NEXT.get(code, "check the AWS connection, its endpoint and its credentials")
-        raise StorageFailed(f"{what}: S3 says {code}. Next: {step}.", status=status, code=code) from None
+        # A bucket does not appear by itself. Permissions do, some time after they were granted.
+        retryable = False if code == "NoSuchBucket" else None
+        message = f"{_NEXT.get(code, _CHECK)}. S3 says {code}: {what}."
+        raise StorageFailed(message, status=status, code=code, retryable=retryable) from None
 
 
 def _age(modified: datetime, date: str | None) -> float:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Final, NoReturn, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_provider_aisa.airflow_compat import as_failure, with_retry_policy
 from airflow_provider_aisa.core.gateway.request import check_model, parse_max_cost, parse_n, parse_size
 from airflow_provider_aisa.core.job import OnPartial
 from airflow_provider_aisa.core.journal.entry import Buyer
@@ -16,13 +17,17 @@ from airflow_provider_aisa.core.layout import Owner, safe_name
 from airflow_provider_aisa.core.s3 import Bucket, check_extra_args
 from airflow_provider_aisa.exceptions import AisaError, InvalidRequest
 from airflow_provider_aisa.hooks.s3 import open_s3
+from airflow_provider_aisa.operators.labels import MAP_INDEX_TEMPLATE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from airflow.providers.common.compat.sdk import Context
+    from jinja2 import Environment
 
     from airflow_provider_aisa.core.layout import Target
+
+log = logging.getLogger(__name__)
 
 MAX_IDEMPOTENCY_KEY: Final = 200
 
@@ -55,12 +60,7 @@ class AisaOperator(BaseOperator):
         on_partial: OnPartial,
         **kwargs: Any,
     ) -> None:
-        # Not setdefault: a mapped task passes an explicit None.
-        if AIRFLOW_V_3_3_PLUS and kwargs.get("retry_policy") is None:
-            from airflow_provider_aisa.retry_policy import AisaRetryPolicy
-
-            kwargs["retry_policy"] = AisaRetryPolicy()
-        super().__init__(**kwargs)
+        super().__init__(**with_retry_policy(kwargs))
         self.size = size
         self.n = n
         self.model = model
@@ -80,7 +80,8 @@ class AisaOperator(BaseOperator):
         try:
             return self._execute(context)
         except AisaError as e:
-            self._fail(e)
+            failure = self._failure(e)
+        raise failure from None
 
     def on_kill(self) -> None:
         """Say what a person who stops the task has to know; the request itself cannot be called back."""
@@ -92,10 +93,33 @@ class AisaOperator(BaseOperator):
     def _execute(self, context: Context) -> dict[str, Any]:
         """Do what `execute` promises; an AisaError ends the task as its kind asks for."""
 
-    def _fail(self, error: AisaError) -> NoReturn:
-        if not AIRFLOW_V_3_3_PLUS and not error.retryable:
-            raise AirflowFailException(str(error)) from error
-        raise error
+    def _failure(self, error: AisaError) -> AisaError:
+        """Return what the task raises for an error: its message, without the way it came.
+
+        Airflow prints every frame of a traceback, and the log's page opens at its end: the message would be
+        off the screen.
+        """
+        log.debug("Where the error comes from:", exc_info=error)
+        return as_failure(error).with_traceback(None)
+
+    @property
+    @abstractmethod
+    def map_label(self) -> str:
+        """What Airflow's pages call this among its mapped siblings: see :mod:`.labels`."""
+
+    def _do_render_template_fields(
+        self,
+        parent: object,
+        template_fields: Iterable[str],
+        context: Context,
+        jinja_env: Environment,
+        seen_oids: set[int],
+    ) -> None:
+        # This is the one call that a mapped instance gets before Airflow looks for the template. An argument
+        # of the constructor would not do: mapping passes its own default.
+        if self._is_mapped_instance and context.get("map_index_template") is None:
+            context["map_index_template"] = MAP_INDEX_TEMPLATE
+        super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
 
     @property
     def _is_mapped_instance(self) -> bool:
@@ -105,8 +129,25 @@ class AisaOperator(BaseOperator):
         """
         return bool(getattr(self, "_BaseOperator__from_mapped", False))
 
-    def _check_literals(self) -> None:
+    def _check_when_parsed(self) -> None:
         """Fail the DAG's import when something is wrong that no template can fix."""
+        if self._is_mapped_instance:
+            return
+        try:
+            self._check_what_is_written()
+        except AisaError as e:
+            # Airflow shows the last two frames of an import error, and neither is the DAG's own line.
+            mistake = e.extended(f"(Task {self.task_id!r}.)").with_traceback(None)
+        else:
+            return
+        raise mistake from None
+
+    def _check_what_is_written(self) -> None:
+        """Check all that stands in the DAG's file."""
+        self._check_literals()
+
+    def _check_literals(self) -> None:
+        """Check each parameter that is no template."""
         spec = check_model(self.model) if is_literal(self.model) else None
         if is_literal(self.size):
             parse_size(self.size, model=self.model, spec=spec)

@@ -30,6 +30,7 @@ from airflow_provider_aisa.operators.base import (
     parse_idempotency_key,
     prepare,
 )
+from airflow_provider_aisa.operators.labels import label_of_requests
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -136,9 +137,12 @@ class SeedreamBatchOperator(AisaOperator):
         self.max_concurrency = max_concurrency
         self.on_item_failure = on_item_failure
         self.max_failures = max_failures
-        if not self._is_mapped_instance:
-            self._check_literals()
-            self._check_literal_items()
+        self._check_when_parsed()
+
+    @property
+    def map_label(self) -> str:
+        """The file of requests, or how many there are and the first of them."""
+        return label_of_requests(self.requests)
 
     def _execute(self, context: Context) -> dict[str, Any]:
         self._check_literals()
@@ -180,6 +184,10 @@ class SeedreamBatchOperator(AisaOperator):
 
     def _target(self, default_folder: str) -> Target:
         return Target.parse(self.s3_key, self.s3_bucket, default_folder=default_folder, has_items=True)
+
+    def _check_what_is_written(self) -> None:
+        super()._check_what_is_written()
+        self._check_literal_items()
 
     def _check_literals(self) -> None:
         super()._check_literals()

@@ -19,6 +19,7 @@ from airflow_provider_aisa.core.threads import in_background, run_apart
 from airflow_provider_aisa.exceptions import error_from_dict
 from airflow_provider_aisa.hooks.aisa import AisaHook
 from airflow_provider_aisa.operators.base import AisaOperator, is_literal, parse_idempotency_key, prepare
+from airflow_provider_aisa.operators.labels import label_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -111,13 +112,17 @@ class SeedreamGenerateOperator(AisaOperator):
         )
         self.prompt = prompt
         self.deferrable = deferrable
-        if not self._is_mapped_instance:
-            self._check_literals()
+        self._check_when_parsed()
+
+    @property
+    def map_label(self) -> str:
+        """The prompt's first words."""
+        return label_of(self.prompt)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the trigger stored, or raise its error as if it had happened here."""
-        if event["status"] == "error":
-            self._fail(error_from_dict(event["error"]))
+        if "error" in event:
+            raise self._failure(error_from_dict(event["error"])) from None
         result: dict[str, Any] = event["result"]
         return result
 

@@ -17,6 +17,7 @@ from airflow_provider_aisa.core.job import Job
 from airflow_provider_aisa.exceptions import AisaError
 from airflow_provider_aisa.hooks.aisa import AisaHook
 from airflow_provider_aisa.hooks.s3 import shared_s3_client
+from airflow_provider_aisa.triggers.lasting import EARLIEST_EVENT, lasting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -35,13 +36,23 @@ class SeedreamTrigger(BaseTrigger):
     :param job: :meth:`Job.to_dict`; it holds no secret.
     :param aisa_conn_id: the AIsa connection.
     :param aws_conn_id: the AWS connection.
+    :param earliest_event: seconds that pass before the event, however early the job is done. Not serialized:
+        another process takes the default.
     """
 
-    def __init__(self, *, job: dict[str, Any], aisa_conn_id: str, aws_conn_id: str | None) -> None:
+    def __init__(
+        self,
+        *,
+        job: dict[str, Any],
+        aisa_conn_id: str,
+        aws_conn_id: str | None,
+        earliest_event: float = EARLIEST_EVENT,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's has no annotations
         self.job = job
         self.aisa_conn_id = aisa_conn_id
         self.aws_conn_id = aws_conn_id
+        self.earliest_event = earliest_event
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what another process needs to run this trigger."""
@@ -51,13 +62,10 @@ class SeedreamTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Yield ``{"status": "success", "result": …}`` or ``{"status": "error", "error": …}``."""
-        try:
-            result = (await self._generate()).result
-        except AisaError as e:
-            yield TriggerEvent({"status": "error", "error": e.to_dict()})
-        else:
-            yield TriggerEvent({"status": "success", "result": result})
+        """Yield ``{"result": …}``, or ``{"error": …}`` for the task to raise: Airflow logs all of it."""
+        async with lasting(self.earliest_event):
+            event = await self._event()
+        yield event
 
     async def on_kill(self) -> None:
         """Say what a person who stopped the task has to know; called on Airflow 3.3 and above."""
@@ -67,6 +75,13 @@ class SeedreamTrigger(BaseTrigger):
             job.target.bucket,
             job.journal_key,
         )
+
+    async def _event(self) -> TriggerEvent:
+        try:
+            return TriggerEvent({"result": (await self._generate()).result})
+        except AisaError as e:
+            told = {name: value for name, value in e.to_dict().items() if value is not None}
+            return TriggerEvent({"error": told})
 
     async def _generate(self) -> Receipt:
         async with _start():

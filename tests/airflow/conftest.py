@@ -36,6 +36,7 @@ def airflow(
     connections = {
         "aisa_default": json.dumps(aisa),
         "aisa_limited": json.dumps(by_another_name),
+        "aisa_quick": json.dumps({**aisa, "extra": {"max_concurrency": 50, "max_retries": 0}}),
         "aws_default": s3_store.airflow_connection(bucket=BUCKET),
     }
     home, dags = tmp_path_factory.mktemp("airflow"), tmp_path_factory.mktemp("dags")

@@ -25,27 +25,23 @@ DAGS = Path(__file__).parent / "dags"
 BUCKET = "images"
 WAIT = 120.0  # seconds; all but a hanging test need a tenth of it
 EXAMPLES = Path(__file__).parents[2] / "dags_examples"
-DAG_IDS = ("sync", "deferred", "limited", "mapped", "batches", "quickstart", "batch", "batch_mapped")
+DAG_IDS = ("sync", "deferred", "limited", "mapped", "batches", "quick", "quickstart", "batch", "batch_mapped")
 
 #: Airflow imports this file in each of its processes, the triggerer's included. The claim of a process that
 #: died is stale after the connection's timeout and this margin: six minutes by default, 11 s here.
 LOCAL_SETTINGS = """
-import airflow_provider_aisa.core.generate
-import airflow_provider_aisa.core.purchase
+import airflow_provider_aisa.core.workbench as workbench
 
-airflow_provider_aisa.core.purchase.CLAIM_MARGIN = 1.0
-airflow_provider_aisa.core.generate.POLL = 0.5
+workbench.TIMING = workbench.Timing(poll=0.5, claim_margin=1.0)
 """
 TIMEOUT = 10  # seconds; of the AIsa connections
 CONFIG = {
     "core.dags_are_paused_at_creation": "False",
     "core.test_connection": "Enabled",
+    "core.parallelism": "8",  # a worker that has deferred its task stays for up to 5 s more
     # A triggerer that was killed is given up after 30 s by default, and its triggers go to the next one.
     "triggerer.triggerer_health_check_threshold": "6",
     "triggerer.job_heartbeat_sec": "1",
-    # Seconds for which a worker can overlook that its task has ended. When the scheduler hears of a deferral
-    # after its trigger has fired, it takes the task for killed.
-    "workers.min_heartbeat_interval": "1",
 }
 
 
@@ -128,9 +124,9 @@ class Run:
     dag_id: str
     run_id: str
 
-    def wait(self) -> str:
+    def wait(self, timeout: float = WAIT) -> str:
         """Wait until the run has ended; return its state."""
-        return self.airflow.wait_for_run(self.dag_id, self.run_id, WAIT)
+        return self.airflow.wait_for_run(self.dag_id, self.run_id, timeout)
 
     def task(self, task_id: str = "generate", map_index: int = -1) -> dict[str, Any]:
         """Return the task instance as the API describes it."""

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def load_trigger(class_path: str, arguments: dict[str, Any]) -> BaseTrigger:
-    """Build a trigger from what :meth:`BaseTrigger.serialize` gave."""
+    """Build a trigger from what :meth:`BaseTrigger.serialize` gave: one that fires as soon as it is done."""
     module, _, name = class_path.rpartition(".")
-    trigger: BaseTrigger = getattr(importlib.import_module(module), name)(**arguments)
+    trigger: BaseTrigger = getattr(importlib.import_module(module), name)(**arguments, earliest_event=0)
     return trigger
 
 

@@ -12,6 +12,7 @@ import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_aisa import exceptions
+from airflow_provider_aisa.core.workbench import Timing
 from airflow_provider_aisa.exceptions import AisaError, ContentRefused, OutcomeUnknown, RateLimited
 from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
 from airflow_provider_aisa.sandbox import Fault
@@ -32,7 +33,7 @@ def defer(**arguments: Any) -> tuple[SeedreamGenerateOperator, SeedreamTrigger]:
     with pytest.raises(TaskDeferred) as caught:
         operator.execute(context_of())
     _, stored = caught.value.trigger.serialize()
-    return operator, SeedreamTrigger(**json.loads(json.dumps(stored)))
+    return operator, SeedreamTrigger(**json.loads(json.dumps(stored)), earliest_event=0)
 
 
 def wait_for_a_request(desk: Desk) -> None:
@@ -61,6 +62,22 @@ def test_a_task_whose_images_exist_does_not_defer(desk: Desk) -> None:
     result = desk.run()
 
     assert desk.run(tries=2, deferrable=True) == {**result, "reused": True}
+
+
+def test_the_event_is_the_result_and_nothing_else(desk: Desk) -> None:
+    """Airflow writes all of it to the task's log, and keeps it in its database."""
+    operator, trigger = defer()
+
+    event = asyncio.run(fire(trigger))
+
+    assert event == {"result": operator.execute_complete(context_of(), event)}
+
+
+def test_the_event_of_an_error_has_only_what_is_known_of_it(desk: Desk) -> None:
+    _, trigger = defer()
+    desk.gateway.inject(Fault("cut_after_billing"))
+
+    assert None not in asyncio.run(fire(trigger))["error"].values()
 
 
 def test_neither_the_trigger_nor_its_event_holds_a_secret_or_a_link(desk: Desk) -> None:
@@ -101,19 +118,19 @@ def test_a_trigger_that_starts_again_pays_nothing(desk: Desk) -> None:
     _, trigger = defer()
     first = asyncio.run(fire(trigger))["result"]
 
-    again = asyncio.run(fire(SeedreamTrigger(**trigger.serialize()[1])))["result"]
+    again = asyncio.run(fire(SeedreamTrigger(**trigger.serialize()[1], earliest_event=0)))["result"]
 
     assert again == {**first, "reused": True}
     assert desk.gateway.billed == 1
 
 
 def test_two_copies_of_a_trigger_send_one_post(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_aisa.core.generate.POLL", 0.05)
+    monkeypatch.setattr("airflow_provider_aisa.core.workbench.TIMING", Timing(poll=0.05))
     desk.gateway.latency = 0.5
     _, trigger = defer(n=2)
 
     async def both() -> list[dict[str, Any]]:
-        copies = [SeedreamTrigger(**trigger.serialize()[1]) for _ in range(2)]
+        copies = [SeedreamTrigger(**trigger.serialize()[1], earliest_event=0) for _ in range(2)]
         return list(await asyncio.gather(*map(fire, copies)))
 
     first, second = (event["result"] for event in asyncio.run(both()))
@@ -141,6 +158,31 @@ def test_a_cancelled_trigger_still_records_what_it_pays_for(desk: Desk) -> None:
     assert desk.gateway.billed == 1
 
 
+def test_a_trigger_that_waits_to_fire_has_stored_all_and_can_be_cancelled(desk: Desk) -> None:
+    """Its event comes late, so that the worker that deferred the task has ended by then."""
+    operator, trigger = defer()
+    waiting = SeedreamTrigger(**trigger.serialize()[1], earliest_event=3600)
+
+    async def cancel_while_it_waits() -> None:
+        task = asyncio.create_task(fire(waiting))
+        await asyncio.to_thread(wait_until_stored, desk)
+        assert not task.done()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancel_while_it_waits())
+
+    result = operator.execute_complete(context_of(), asyncio.run(fire(trigger)))
+    assert result["reused"] is True
+    assert desk.gateway.billed == 1
+
+
+def wait_until_stored(desk: Desk) -> None:
+    while not any("_aisa/" in key for key in desk.all_keys()) or desk.journal()["state"] != "stored":
+        time.sleep(0.01)
+
+
 def test_cancelling_before_anything_is_sent_sends_nothing(desk: Desk) -> None:
     desk.connect(max_concurrency=1)
     desk.gateway.latency = 0.5
@@ -154,7 +196,7 @@ def test_cancelling_before_anything_is_sent_sends_nothing(desk: Desk) -> None:
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        assert (await sending)["status"] == "success"
+        assert "result" in (await sending)
 
     asyncio.run(cancel_the_one_that_waits())
 
