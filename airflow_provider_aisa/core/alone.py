@@ -7,7 +7,7 @@ from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
 from airflow_provider_aisa.core.generate import generate
 from airflow_provider_aisa.core.job import Job
 from airflow_provider_aisa.core.receipt import Receipt
-from airflow_provider_aisa.core.s3 import Bucket
+from airflow_provider_aisa.core.s3.bucket import Bucket
 from airflow_provider_aisa.core.workbench import open_workbench
 
 

@@ -21,7 +21,7 @@ from airflow_provider_aisa.core.journal.store import EntryChanged, Found, Journa
 from airflow_provider_aisa.core.layout import journals_of, proof_key
 from airflow_provider_aisa.core.purchase import Bought, PaidTwice, Purchase
 from airflow_provider_aisa.core.receipt import Receipt
-from airflow_provider_aisa.core.s3 import Bucket
+from airflow_provider_aisa.core.s3.bucket import Bucket
 from airflow_provider_aisa.core.storing import (
     PAY_ANEW,
     check_complete,

@@ -15,7 +15,7 @@ from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.journal.entry import Buyer
 from airflow_provider_aisa.core.journal.steps import Policy
 from airflow_provider_aisa.core.layout import Target, journal_key
-from airflow_provider_aisa.core.s3 import check_metadata
+from airflow_provider_aisa.core.s3.arguments import check_metadata
 
 OnPartial = Literal["fail", "keep"]
 

@@ -13,7 +13,7 @@ from airflow_provider_aisa.core.gateway.client import MAX_WAIT, AisaClient
 from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
 from airflow_provider_aisa.core.images.download import Fetcher, open_fetcher
 from airflow_provider_aisa.core.images.transfer import Lanes, temporary_folder
-from airflow_provider_aisa.core.s3 import Bucket
+from airflow_provider_aisa.core.s3.bucket import Bucket
 
 
 @dataclass(frozen=True, slots=True)

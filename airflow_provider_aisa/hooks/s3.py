@@ -26,7 +26,7 @@ def open_s3(aws_conn_id: str | None, *, connections: int = 0) -> tuple[S3Client,
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
     from botocore.config import Config
 
-    from airflow_provider_aisa.core.signing import sign_with_known_hash
+    from airflow_provider_aisa.core.s3.signing import sign_with_known_hash
 
     hook = S3Hook(aws_conn_id=aws_conn_id)
     ours = Config(

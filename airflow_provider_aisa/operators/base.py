@@ -14,7 +14,8 @@ from airflow_provider_aisa.core.job import OnPartial
 from airflow_provider_aisa.core.journal.entry import Buyer
 from airflow_provider_aisa.core.journal.steps import Delivery, OnExisting, Policy
 from airflow_provider_aisa.core.layout import Owner, safe_name
-from airflow_provider_aisa.core.s3 import Bucket, check_extra_args
+from airflow_provider_aisa.core.s3.arguments import check_extra_args
+from airflow_provider_aisa.core.s3.bucket import Bucket
 from airflow_provider_aisa.exceptions import AisaError, InvalidRequest
 from airflow_provider_aisa.hooks.s3 import open_s3
 from airflow_provider_aisa.operators.labels import MAP_INDEX_TEMPLATE
@@ -200,7 +201,7 @@ class AisaOperator(BaseOperator):
 
 def prepare() -> None:
     """Do what takes tens of milliseconds and will be needed, while S3's client is being made."""
-    from airflow_provider_aisa.core.tls import ssl_context
+    from airflow_provider_aisa.core.net.tls import ssl_context
 
     ssl_context()
 

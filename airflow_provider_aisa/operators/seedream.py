@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_aisa.core.s3 import Bucket
+    from airflow_provider_aisa.core.s3.bucket import Bucket
 
 
 class SeedreamGenerateOperator(AisaOperator):

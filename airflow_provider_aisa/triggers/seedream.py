@@ -91,7 +91,7 @@ class SeedreamTrigger(BaseTrigger):
             settings = await AisaHook(self.aisa_conn_id).aget_settings()
             client = await shared_s3_client(self.aws_conn_id)
         from airflow_provider_aisa.core.alone import generate_alone
-        from airflow_provider_aisa.core.s3 import Bucket
+        from airflow_provider_aisa.core.s3.bucket import Bucket
 
         bucket = Bucket(client, job.target.bucket or "", job.s3_extra_args)
         return await generate_alone(job, settings=settings, bucket=bucket)

@@ -16,7 +16,7 @@ import pytest
 from airflow_provider_aisa.core.batch.runner import run_batch
 from airflow_provider_aisa.core.batch.source import iter_requests
 from airflow_provider_aisa.core.layout import Target
-from airflow_provider_aisa.core.s3 import Bucket
+from airflow_provider_aisa.core.s3.bucket import Bucket
 from airflow_provider_aisa.exceptions import ItemsFailed, QuotaExceeded
 from airflow_provider_aisa.sandbox import Fault, Sandbox
 from tests.batch.scene import make_spec

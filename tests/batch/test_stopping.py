@@ -11,7 +11,7 @@ import pytest
 from botocore.stub import Stubber
 
 from airflow_provider_aisa.core.batch.runner import TRANSFERS
-from airflow_provider_aisa.core.s3 import Bucket
+from airflow_provider_aisa.core.s3.bucket import Bucket
 from airflow_provider_aisa.exceptions import (
     AisaError,
     ImageUnavailable,

@@ -175,7 +175,7 @@ def main() -> None:
 
 def _warm_up() -> None:
     """Have what reads large files do it once. Nothing is connected to: a worker opens its own connections."""
-    from airflow_provider_aisa.core.tls import ssl_context
+    from airflow_provider_aisa.core.net.tls import ssl_context
     from airflow_provider_aisa.hooks.s3 import open_s3
 
     extra = {"endpoint_url": "http://127.0.0.1:1", "region_name": "us-east-1"}

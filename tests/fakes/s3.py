@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 from botocore.hooks import HierarchicalEmitter
 from botocore.response import StreamingBody
 
-from airflow_provider_aisa.core.s3 import Bucket
+from airflow_provider_aisa.core.s3.bucket import Bucket
 from tests.fakes.clock import Clock
 from tests.fakes.s3_rules import (
     check_arguments,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError, HTTPClientError, ParamValidationError
 
-from airflow_provider_aisa.core.s3 import ConditionConflict, ConditionFailed, ConditionUnsupported
+from airflow_provider_aisa.core.s3.errors import ConditionConflict, ConditionFailed, ConditionUnsupported
 from airflow_provider_aisa.exceptions import StorageFailed
 from tests.fakes.s3 import BUCKET, PAGE, FakeS3
 from tests.fakes.s3_rules import s3_error

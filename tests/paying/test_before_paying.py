@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_aisa.core.layout import Target
-from airflow_provider_aisa.core.s3 import check_extra_args
+from airflow_provider_aisa.core.s3.arguments import check_extra_args
 from airflow_provider_aisa.exceptions import InvalidRequest, StorageFailed
 from tests.paying.world import IMAGES, Actor, World
 

@@ -26,7 +26,7 @@ from airflow_provider_aisa.core.journal.entry import Stored
 from airflow_provider_aisa.core.journal.steps import Action
 from airflow_provider_aisa.core.journal.store import Found, Journal
 from airflow_provider_aisa.core.receipt import Receipt
-from airflow_provider_aisa.core.s3 import Bucket
+from airflow_provider_aisa.core.s3.bucket import Bucket
 from airflow_provider_aisa.exceptions import AisaError, JournalUnreadable
 
 log = logging.getLogger(__name__)

@@ -28,7 +28,7 @@ from airflow_provider_aisa.core.images.transfer import Lanes
 from airflow_provider_aisa.core.layout import proof_key
 from airflow_provider_aisa.core.logs import quietly
 from airflow_provider_aisa.core.receipt import Receipt
-from airflow_provider_aisa.core.s3 import Bucket
+from airflow_provider_aisa.core.s3.bucket import Bucket
 from airflow_provider_aisa.core.workbench import Workbench, open_workbench
 from airflow_provider_aisa.exceptions import AisaError, OutcomeUnknown, OverBudget, StorageFailed
 

@@ -14,7 +14,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final, NamedTuple, Self, cast
 from urllib.parse import quote, unquote
 
-from airflow_provider_aisa.core.s3 import (
+from airflow_provider_aisa.core.s3.errors import (
     ConditionConflict,
     ConditionFailed,
     ConditionUnsupported,

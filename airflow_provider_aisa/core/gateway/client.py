@@ -22,9 +22,9 @@ from airflow_provider_aisa.core.gateway.response import GenerationResponse
 from airflow_provider_aisa.core.gateway.retries import Call, Outcome, Retries
 from airflow_provider_aisa.core.gateway.routes import images
 from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
-from airflow_provider_aisa.core.proxies import read_proxies
+from airflow_provider_aisa.core.net.proxies import read_proxies
+from airflow_provider_aisa.core.net.transport import CannotConnect, Transport
 from airflow_provider_aisa.core.threads import apart
-from airflow_provider_aisa.core.transport import CannotConnect, Transport
 from airflow_provider_aisa.exceptions import (
     GatewayFailed,
     InvalidConnection,

@@ -20,7 +20,7 @@ from airflow_provider_aisa.core.gateway.answers import ANSWER_LIMIT, UnreadableA
 from airflow_provider_aisa.core.gateway.errors import is_refusal, read_error
 from airflow_provider_aisa.core.gateway.pacing import LONGEST_PAUSE
 from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
-from airflow_provider_aisa.core.transport import CannotConnect
+from airflow_provider_aisa.core.net.transport import CannotConnect
 from airflow_provider_aisa.exceptions import (
     AisaError,
     GatewayFailed,

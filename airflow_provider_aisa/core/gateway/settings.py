@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final, Self
 from urllib.parse import SplitResult, quote, urlsplit
 
-from airflow_provider_aisa.core.proxies import HOW_TO_WRITE, parse_proxy
+from airflow_provider_aisa.core.net.proxies import HOW_TO_WRITE, parse_proxy
 from airflow_provider_aisa.exceptions import InvalidConnection
 
 DEFAULT_BASE_URL: Final = "https://api.aisa.one/v1"

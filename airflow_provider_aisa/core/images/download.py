@@ -18,14 +18,14 @@ from typing import BinaryIO, Final
 
 import httpx
 
-from airflow_provider_aisa.core.deadline import Deadline
 from airflow_provider_aisa.core.gateway.retries import backoff
 from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
 from airflow_provider_aisa.core.images.addresses import is_allowed, is_loopback, literal_address, why_refused
 from airflow_provider_aisa.core.images.inspect import ImageInfo, inspect
-from airflow_provider_aisa.core.proxies import read_proxies
+from airflow_provider_aisa.core.net.deadline import Deadline
+from airflow_provider_aisa.core.net.proxies import read_proxies
+from airflow_provider_aisa.core.net.transport import CannotConnect, Transport
 from airflow_provider_aisa.core.threads import Stop
-from airflow_provider_aisa.core.transport import CannotConnect, Transport
 from airflow_provider_aisa.exceptions import ImageLinkExpired, ImageUnavailable, ImageUnusable
 from airflow_provider_aisa.version import __version__
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from airflow_provider_aisa.core.images.stored import StoredImage
 from airflow_provider_aisa.core.layout import SUFFIXES, Target
-from airflow_provider_aisa.core.s3 import Bucket
+from airflow_provider_aisa.core.s3.bucket import Bucket
 
 #: Of the objects that a search finds, so many of the newest are looked at.
 _MOST_CANDIDATES: Final = 100

@@ -34,7 +34,7 @@ from airflow_provider_aisa.core.images.finding import Earlier
 from airflow_provider_aisa.core.images.inspect import inspect
 from airflow_provider_aisa.core.images.stored import StoredImage
 from airflow_provider_aisa.core.layout import SUFFIXES, Target
-from airflow_provider_aisa.core.s3 import Bucket
+from airflow_provider_aisa.core.s3.bucket import Bucket
 from airflow_provider_aisa.core.threads import Stop, or_undone, until_stopped
 from airflow_provider_aisa.exceptions import AisaError, ImageUnavailable, ImageUnusable
 

@@ -19,13 +19,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from airflow_provider_aisa.core.journal.entry import Entry, EntryState, with_claims, without_claim
-from airflow_provider_aisa.core.s3 import (
-    Bucket,
-    ConditionConflict,
-    ConditionFailed,
-    ConditionUnsupported,
-    StoredObject,
-)
+from airflow_provider_aisa.core.s3.bucket import Bucket, StoredObject
+from airflow_provider_aisa.core.s3.errors import ConditionConflict, ConditionFailed, ConditionUnsupported
 from airflow_provider_aisa.exceptions import StorageFailed
 
 log = logging.getLogger(__name__)

@@ -31,8 +31,8 @@ from airflow_provider_aisa.core.gateway.client import AisaClient
 from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.gateway.response import GenerationResponse
 from airflow_provider_aisa.exceptions import AisaError, GatewayFailed, OutcomeUnknown
-from tests.core import wire
-from tests.core.wire import Behaviour, Server, serve
+from tests.core.net import wire
+from tests.core.net.wire import Behaviour, Server, serve
 from tests.support import make_pacer, make_settings
 
 KEY = "sk-aisa-very-secret-1234"

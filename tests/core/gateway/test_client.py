@@ -16,7 +16,7 @@ from airflow_provider_aisa.core.gateway.answers import UnreadableAnswer
 from airflow_provider_aisa.core.gateway.client import AisaClient
 from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.gateway.retries import Call, backoff, may_be_billed
-from airflow_provider_aisa.core.transport import CannotConnect
+from airflow_provider_aisa.core.net.transport import CannotConnect
 from airflow_provider_aisa.exceptions import (
     AisaError,
     GatewayFailed,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_aisa.core.gateway.settings import ConnectionSettings, unknown_extras
-from airflow_provider_aisa.core.proxies import HOW_TO_WRITE
+from airflow_provider_aisa.core.net.proxies import HOW_TO_WRITE
 from airflow_provider_aisa.exceptions import InvalidConnection
 
 KEY = "sk-aisa-very-secret-1234"

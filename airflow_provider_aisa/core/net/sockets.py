@@ -20,8 +20,8 @@ from typing import Any, Final, TypeVar
 
 import httpcore
 
-from airflow_provider_aisa.core.deadline import Deadline
-from airflow_provider_aisa.core.tls import TlsRefused, unverified_context
+from airflow_provider_aisa.core.net.deadline import Deadline
+from airflow_provider_aisa.core.net.tls import TlsRefused, unverified_context
 
 T = TypeVar("T")
 

@@ -6,16 +6,18 @@ Everything here blocks: on an event loop, call it from a thread.
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
-from urllib.parse import quote
 
+from airflow_provider_aisa.core.s3.arguments import HARMLESS_ARGS, JOURNAL_ARGS, header_safe
+from airflow_provider_aisa.core.s3.errors import (
+    ConditionFailed,
+    reported,
+)
 from airflow_provider_aisa.exceptions import InvalidRequest, StorageFailed
 
 if TYPE_CHECKING:
@@ -23,70 +25,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Arguments of PutObject that this package sets, or that would make an upload depend on what is there.
-OWN_ARGS: Final = frozenset(
-    {
-        "Body", "Bucket", "Key", "ContentType", "ContentLength", "ContentMD5", "IfMatch", "IfNoneMatch",
-        "ChecksumAlgorithm", "ChecksumSHA256", "ChecksumSHA1", "ChecksumCRC32", "ChecksumCRC32C",
-        "ChecksumCRC64NVME", "WriteOffsetBytes",
-    }
-)  # fmt: skip
-#: Arguments of PutObject that an object with the same protection as the images needs too.
-_JOURNAL_ARGS: Final = frozenset(
-    {
-        "ServerSideEncryption",
-        "SSEKMSKeyId",
-        "SSEKMSEncryptionContext",
-        "BucketKeyEnabled",
-        "ExpectedBucketOwner",
-    }
-)
-#: Arguments of PutObject that S3 keeps as they are, whatever they say.
-_HARMLESS_ARGS: Final = frozenset(
-    {"Metadata", "CacheControl", "ContentDisposition", "ContentEncoding", "ContentLanguage", "Expires"}
-)
-#: Encryption with the caller's own key: it would have to be kept wherever a task is kept.
-_CUSTOMER_KEY_ARGS: Final = frozenset({"SSECustomerAlgorithm", "SSECustomerKey", "SSECustomerKeyMD5"})
 _PROOF: Final = (
     b"airflow-provider-aisa wrote this to find out, before paying, whether S3 takes the images' arguments.\n"
 )
-#: User metadata that this package sets.
-OWN_METADATA: Final = frozenset(
-    {"ai-generated", "model", "dag-id", "task-id", "run-id", "claim", "index", "sha256", "size"}
-)
-_METADATA_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
-_METADATA_TEXT: Final = re.compile(r"[ -~]*")
-_METADATA_VALUE: Final = 250  # characters
-#: Bytes of all names and values of an object's user metadata, which is S3's own limit.
-_MOST_METADATA: Final = 2048
 _MOST_LISTED: Final = 10_000
-_PERMISSIONS: Final = (
-    "Allow the AWS connection s3:GetObject and s3:PutObject there, and s3:ListBucket on the bucket"
-)
-_NEXT: Final = {
-    "404": "Create the bucket, or correct s3_bucket",
-    "NoSuchBucket": "Create the bucket, or correct s3_bucket",
-    "403": _PERMISSIONS,
-    "AccessDenied": _PERMISSIONS,
-    "InvalidStorageClass": "Correct s3_extra_args",
-    "InvalidRequest": "Correct s3_extra_args",
-    "InvalidArgument": "Correct s3_extra_args",
-    "301": "Set the bucket's region_name in the AWS connection",
-    "PermanentRedirect": "Set the bucket's region_name in the AWS connection",
-}
-_CHECK: Final = "Check the AWS connection, its endpoint and its credentials"
-
-
-class ConditionFailed(Exception):
-    """A conditional write found another object than it expected (412), or none (404)."""
-
-
-class ConditionConflict(Exception):
-    """Another conditional write of the same object is under way (409): try again."""
-
-
-class ConditionUnsupported(Exception):
-    """The store does not know conditional writes (501)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +163,7 @@ class Bucket:
 
         Empty when there are none: then the journal's first write proves all that the images need.
         """
-        unproven = set(self.extra_args) - _JOURNAL_ARGS - _HARMLESS_ARGS
+        unproven = set(self.extra_args) - JOURNAL_ARGS - HARMLESS_ARGS
         return ", ".join(f"{name}={self.extra_args[name]!r}" for name in sorted(unproven))
 
     def put_lines(self, path: Path, *, key: str) -> None:
@@ -254,49 +196,7 @@ class Bucket:
         return f"s3://{self.name}/{key}"
 
     def _journal_args(self) -> dict[str, Any]:
-        return {name: value for name, value in self.extra_args.items() if name in _JOURNAL_ARGS}
-
-
-def check_extra_args(extra_args: object) -> None:
-    """Raise InvalidRequest when ``s3_extra_args`` is no mapping, or sets what the upload itself sets."""
-    if extra_args is None:
-        return
-    if not isinstance(extra_args, Mapping):
-        raise InvalidRequest(
-            f"s3_extra_args is a {type(extra_args).__name__}: use a dict of PutObject's arguments"
-        )
-    if taken := sorted(OWN_ARGS & set(extra_args)):
-        raise InvalidRequest(f"s3_extra_args may not set {', '.join(taken)}: the image decides that")
-    if keys := sorted(_CUSTOMER_KEY_ARGS & set(extra_args)):
-        raise InvalidRequest(
-            f"s3_extra_args may not set {', '.join(keys)}: a deferred task's arguments are in Airflow's "
-            "database, where a key must not be. Use ServerSideEncryption 'aws:kms' with SSEKMSKeyId instead"
-        )
-    metadata = extra_args.get("Metadata", {})
-    if not isinstance(metadata, Mapping):
-        raise InvalidRequest("s3_extra_args['Metadata'] is no dict: use a dict of strings")
-    for name, value in metadata.items():
-        if not _METADATA_NAME.fullmatch(str(name)) or not _METADATA_TEXT.fullmatch(str(value)):
-            raise InvalidRequest(
-                f"s3_extra_args['Metadata'] has {name!r}: {value!r}, which no header can carry: use letters, "
-                "digits and hyphens in the name, and printable ASCII in the value"
-            )
-        if str(name).lower() in OWN_METADATA:
-            raise InvalidRequest(f"s3_extra_args['Metadata'] may not set {name!r}: the upload sets it itself")
-
-
-def check_metadata(own: Mapping[str, str], extra_args: Mapping[str, Any]) -> None:
-    """Raise InvalidRequest when an image's user metadata is more than S3 takes (2 KB).
-
-    :param own: what the upload itself sets.
-    """
-    everything = {**extra_args.get("Metadata", {}), **{name: header_safe(own[name]) for name in own}}
-    length = sum(len(str(name).encode()) + len(str(value).encode()) for name, value in everything.items())
-    if length > _MOST_METADATA:
-        raise InvalidRequest(
-            f"the images' metadata would be {length:,} bytes, and S3 takes {_MOST_METADATA:,}: shorten "
-            "s3_extra_args['Metadata']. Nothing was sent."
-        )
+        return {name: value for name, value in self.extra_args.items() if name in JOURNAL_ARGS}
 
 
 def _none_if_missing(call: Callable[[], T]) -> T | None:
@@ -311,40 +211,7 @@ def _none_if_missing(call: Callable[[], T]) -> T | None:
         raise
 
 
-@contextmanager
-def reported(what: str, *, is_conditional: bool = False) -> Iterator[None]:
-    """Turn botocore's errors into this package's, with the next step in the message.
-
-    :param is_conditional: the request has a condition, so that some answers are about that.
-    """
-    from botocore.exceptions import BotoCoreError, ClientError
-    from urllib3.exceptions import HTTPError
-
-    try:
-        yield
-    except (BotoCoreError, HTTPError) as e:  # urllib3's own come from bodies that break off
-        raise StorageFailed(f"{_CHECK}. {type(e).__name__}: {what}.") from None
-    except ClientError as e:
-        status = e.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        code = str(e.response.get("Error", {}).get("Code") or status)
-        if is_conditional and status == 412:
-            raise ConditionFailed from None
-        if is_conditional and status == 409:
-            raise ConditionConflict from None
-        if is_conditional and (status == 501 or code == "NotImplemented"):
-            raise ConditionUnsupported from None
-        # A bucket does not appear by itself. Permissions do, some time after they were granted.
-        retryable = False if code == "NoSuchBucket" else None
-        message = f"{_NEXT.get(code, _CHECK)}. S3 says {code}: {what}."
-        raise StorageFailed(message, status=status, code=code, retryable=retryable) from None
-
-
 def _age(modified: datetime, date: str | None) -> float:
     """Return seconds since an object was written: both moments are the store's, so clocks need not agree."""
     now = parsedate_to_datetime(date) if date else datetime.now(UTC)
     return max(0.0, (now - modified).total_seconds())
-
-
-def header_safe(value: str) -> str:
-    """Percent-encode what a header cannot carry: user metadata is ASCII."""
-    return quote(value, safe=" !\"#$&'()*+,-./:;<=>?@[]^_`{|}~")[:_METADATA_VALUE]

@@ -16,10 +16,10 @@ from typing import Any, Final
 import httpcore
 import httpx
 
-from airflow_provider_aisa.core.deadline import Deadline
-from airflow_provider_aisa.core.proxies import Proxy, ProxyRules
-from airflow_provider_aisa.core.sockets import Backend, CertificateSeen, Judge, Resolver, resolve
-from airflow_provider_aisa.core.tls import TlsRefused, ssl_context
+from airflow_provider_aisa.core.net.deadline import Deadline
+from airflow_provider_aisa.core.net.proxies import Proxy, ProxyRules
+from airflow_provider_aisa.core.net.sockets import Backend, CertificateSeen, Judge, Resolver, resolve
+from airflow_provider_aisa.core.net.tls import TlsRefused, ssl_context
 
 _ERRORS: Final = (
     httpcore.TimeoutException,
@@ -54,7 +54,7 @@ class Transport(httpx.BaseTransport):
     body: ``request.extensions["deadline"]`` where it has one, else ``timeout`` seconds from its start.
 
     :param timeout: seconds.
-    :param proxies: from :func:`~airflow_provider_aisa.core.proxies.read_proxies`.
+    :param proxies: from :func:`~airflow_provider_aisa.core.net.proxies.read_proxies`.
     :param judge: called with a host and each of its addresses before anything is connected to; what it
         raises ends the request. A proxy resolves names itself, so behind one nothing is judged.
     :param kept_alive: idle connections that are kept for further requests.

@@ -17,12 +17,12 @@ from typing import Any
 import httpx
 import pytest
 
-from airflow_provider_aisa.core.deadline import Deadline
-from airflow_provider_aisa.core.proxies import Proxy, ProxyRules
-from airflow_provider_aisa.core.sockets import SocketAddress
-from airflow_provider_aisa.core.transport import CannotConnect, Transport
-from tests.core import wire
-from tests.core.wire import Authority, Behaviour, Server, serve
+from airflow_provider_aisa.core.net.deadline import Deadline
+from airflow_provider_aisa.core.net.proxies import Proxy, ProxyRules
+from airflow_provider_aisa.core.net.sockets import SocketAddress
+from airflow_provider_aisa.core.net.transport import CannotConnect, Transport
+from tests.core.net import wire
+from tests.core.net.wire import Authority, Behaviour, Server, serve
 
 NO_PROXY = ProxyRules()
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_aisa.core.proxies import Proxy, ProxyRules, parse_proxy, read_proxies
+from airflow_provider_aisa.core.net.proxies import Proxy, ProxyRules, parse_proxy, read_proxies
 from airflow_provider_aisa.exceptions import InvalidConnection
 from tests.support import make_settings
 

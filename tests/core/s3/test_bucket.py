@@ -16,13 +16,9 @@ from botocore.response import StreamingBody
 from botocore.stub import Stubber
 from mypy_boto3_s3 import S3Client
 
-from airflow_provider_aisa.core.s3 import (
-    Bucket,
-    ConditionConflict,
-    ConditionFailed,
-    ConditionUnsupported,
-    check_extra_args,
-)
+from airflow_provider_aisa.core.s3.arguments import check_extra_args
+from airflow_provider_aisa.core.s3.bucket import Bucket
+from airflow_provider_aisa.core.s3.errors import ConditionConflict, ConditionFailed, ConditionUnsupported
 from airflow_provider_aisa.exceptions import InvalidRequest, StorageFailed
 from tools.ports import find_free_ports
 from tools.seaweedfs import SeaweedFS
