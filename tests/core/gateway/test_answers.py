@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_aisa.core import typed_json
 from airflow_provider_aisa.core.gateway.answers import (
     DEPTH_LIMIT,
     TEXT_LIMIT,
@@ -152,7 +153,7 @@ def test_numbers_and_characters_that_json_cannot_keep_are_replaced() -> None:
     response = generate(http(body))
     assert response.images[0].url == "https://cdn.test/?"
     assert response.usage == {"a": None, "b": None, "?": "?"}
-    assert json.loads(json.dumps(response.to_dict(), allow_nan=False, ensure_ascii=False).encode())
+    assert json.loads(json.dumps(typed_json.dump(response), allow_nan=False, ensure_ascii=False).encode())
 
 
 @pytest.mark.parametrize("size", [10, TEXT_LIMIT, 10 * TEXT_LIMIT])

@@ -77,7 +77,7 @@ def test_a_file_that_is_not_what_was_inspected_is_refused_by_the_store(
 ) -> None:
     with pytest.raises(StorageFailed) as caught:
         put(Bucket(s3_client, bucket), image, sha256=hashlib.sha256(b"another").hexdigest())
-    assert str(caught.value).startswith(f"s3://{bucket}/a/0.png could not be written: S3 says ")
+    assert f"s3://{bucket}/a/0.png could not be written" in str(caught.value)
     assert caught.value.status == 400
     assert s3_client.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
 
@@ -165,8 +165,8 @@ def test_a_missing_bucket_fails_with_the_next_step(s3_client: S3Client, image: P
     with pytest.raises(StorageFailed) as caught:
         put(Bucket(s3_client, "no-such-bucket"), image)
     assert str(caught.value) == (
-        "s3://no-such-bucket/a/0.png could not be written: S3 says NoSuchBucket. "
-        "Next: create the bucket, or correct s3_bucket."
+        "Create the bucket, or correct s3_bucket. "
+        "S3 says NoSuchBucket: s3://no-such-bucket/a/0.png could not be written."
     )
     assert (caught.value.status, caught.value.code) == (404, "NoSuchBucket")
     assert caught.value.__suppress_context__
@@ -175,20 +175,20 @@ def test_a_missing_bucket_fails_with_the_next_step(s3_client: S3Client, image: P
 def test_a_key_that_may_only_read_fails_with_the_next_step(
     s3_store: SeaweedFS, bucket: str, image: Path
 ) -> None:
-    with pytest.raises(StorageFailed, match=r"Next: allow the AWS connection .*s3:PutObject") as caught:
+    with pytest.raises(StorageFailed, match=r"^Allow the AWS connection .*s3:PutObject") as caught:
         put(Bucket(s3_store.client(read_only=True), bucket), image)
     assert (caught.value.status, caught.value.code) == (403, "AccessDenied")
 
 
 def test_a_store_that_is_not_there_fails_with_the_next_step(image: Path) -> None:
-    with pytest.raises(StorageFailed, match=r"EndpointConnectionError\. Next: check the AWS connection"):
+    with pytest.raises(StorageFailed, match=r"^Check the AWS connection.*EndpointConnectionError"):
         put(Bucket(nowhere(), "b"), image)
 
 
 def test_another_region_fails_with_the_next_step(stubbed: tuple[Bucket, Stubber], image: Path) -> None:
     bucket, stubber = stubbed
     stubber.add_client_error("put_object", "PermanentRedirect", http_status_code=301)
-    with pytest.raises(StorageFailed, match="Next: set the bucket's region_name in the AWS connection"):
+    with pytest.raises(StorageFailed, match="^Set the bucket's region_name in the AWS connection"):
         put(bucket, image)
 
 
@@ -220,7 +220,7 @@ def test_a_small_object_is_read_with_its_etag_and_age_or_certainly_missing(
 
 def test_a_missing_bucket_is_never_read_as_a_missing_object(s3_client: S3Client) -> None:
     """A missing journal is the only proof that nothing was sent."""
-    with pytest.raises(StorageFailed, match="create the bucket"):
+    with pytest.raises(StorageFailed, match="^Create the bucket"):
         Bucket(s3_client, "no-such-bucket").read("journal.json")
 
 
@@ -263,18 +263,6 @@ def test_a_write_without_condition_overwrites(s3_client: S3Client, bucket: str) 
     found = store.read("k")
     assert found is not None
     assert found.body == b"2"
-
-
-def test_an_object_is_deleted_while_it_is_the_one_that_was_read(s3_client: S3Client, bucket: str) -> None:
-    store = Bucket(s3_client, bucket)
-    etag = store.write("k", b"1", only_if=None)
-    with pytest.raises(ConditionFailed):
-        store.delete("k", only_if="0" * 32)
-    store.delete("k", only_if=etag)
-    assert store.read("k") is None
-    store.write("k", b"2", only_if=None)
-    store.delete("k", only_if=None)
-    assert store.read("k") is None
 
 
 @pytest.mark.parametrize(
