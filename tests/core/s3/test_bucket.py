@@ -188,7 +188,7 @@ def test_a_store_that_is_not_there_fails_with_the_next_step(image: Path) -> None
 def test_another_region_fails_with_the_next_step(stubbed: tuple[Bucket, Stubber], image: Path) -> None:
     bucket, stubber = stubbed
     stubber.add_client_error("put_object", "PermanentRedirect", http_status_code=301)
-    with pytest.raises(StorageFailed, match="^Set the bucket's region_name in the AWS connection"):
+    with pytest.raises(StorageFailed, match=r"^Set the bucket's region_name in the AWS connection"):
         put(bucket, image)
 
 
@@ -220,7 +220,7 @@ def test_a_small_object_is_read_with_its_etag_and_age_or_certainly_missing(
 
 def test_a_missing_bucket_is_never_read_as_a_missing_object(s3_client: S3Client) -> None:
     """A missing journal is the only proof that nothing was sent."""
-    with pytest.raises(StorageFailed, match="^Create the bucket"):
+    with pytest.raises(StorageFailed, match=r"^Create the bucket"):
         Bucket(s3_client, "no-such-bucket").read("journal.json")
 
 
