@@ -16,7 +16,7 @@ from itertools import islice, takewhile
 from typing import Final, TypeVar
 
 from airflow_provider_aisa.core.batch.manifest import ManifestLine, dump, line_of, unmatched_line
-from airflow_provider_aisa.core.batch.plan import Plan, PlannedItem
+from airflow_provider_aisa.core.batch.plan import Item, Plan, PlannedItem
 from airflow_provider_aisa.core.batch.spec import BatchSpec
 from airflow_provider_aisa.core.budget import spent_on
 from airflow_provider_aisa.core.generate import decide
@@ -59,15 +59,16 @@ class Earlier:
 
 
 def look_back(
-    spec: BatchSpec, plan: Plan, bucket: Bucket, *, settled: Callable[[ManifestLine], None]
+    spec: BatchSpec, plan: Plan, bucket: Bucket, *, tell: Callable[[ManifestLine], None]
 ) -> Earlier:
     """Settle in the plan what is stored already, and return what the rest costs. Blocks.
 
-    :param settled: gets the line of each item that is settled.
+    :param tell: gets the line of each item that is settled, and of each purchase that belongs to no item.
     :raises StorageFailed: the bucket is missing, or may not be listed, read or written.
     """
     layout = spec.layout
-    found = (key.removeprefix(layout.entries) for key, _ in bucket.list_keys(layout.entries))
+    keys = (key for key, _ in bucket.list_keys(layout.entries) if key.endswith(".json"))
+    found = (key.removeprefix(layout.entries) for key in keys)
     plan.mark_found(found)
     body = json.dumps({"batch": asdict(spec.buyer.owner), "items": plan.total}, indent=1).encode()
     bucket.write(layout.description, body, only_if=None, is_conditional=False)
@@ -76,9 +77,10 @@ def look_back(
         back = _LookBack(spec, plan, bucket, pool, earlier)
         for some in _blocks(plan.with_entry(), _AT_ONCE):
             for line in back.look(some):
-                settled(line)
+                tell(line)
         if spec.idempotency_key is None:
-            back.look_at_strangers()
+            for line in back.look_at_strangers():
+                tell(line)
     cost, images = plan.new_cost()
     earlier.to_buy += cost
     earlier.images += images
@@ -121,40 +123,54 @@ class _LookBack:
                 self.plan.settle(one.planned.position, dump(line))
                 yield line
 
-    def look_at_strangers(self) -> None:
-        """Count what was paid for requests that have changed since, and tell it in the manifest."""
+    def look_at_strangers(self) -> Iterator[ManifestLine]:
+        """Count what was paid for requests that have changed since, and yield the lines that tell of it."""
         entries = self.spec.layout.entries
-        told = []
+        told, unreadable = [], []
         for some in _blocks(self.plan.strangers(), _AT_ONCE):
             keys = [f"{entries}{name}" for name in some]
             for name, key, found in zip(some, keys, self.pool.map(self._read, keys), strict=True):
-                if found is None or found.entry.buyer.owner != self.spec.buyer.owner:
+                uri = self.bucket.uri(key)
+                if isinstance(found, JournalUnreadable):
+                    unreadable.append(uri)
+                if not isinstance(found, Found) or found.entry.buyer.owner != self.spec.buyer.owner:
                     continue
-                entry, uri = found.entry, self.bucket.uri(key)
+                entry = found.entry
                 self.earlier.spent += spent_on(entry, self.spec.buyer, self.spec.policy)
-                if entry.response is not None or entry.may_be_billed:
-                    self.plan.tell_stranger(name, dump(unmatched_line(entry, uri)))
+                if entry.response is not None or entry.stored is not None or entry.may_be_billed:
+                    line = unmatched_line(entry, uri)
+                    self.plan.tell_stranger(name, dump(line))
                     told.append(f"{entry.item!r} ({entry.state}, {uri})")
+                    yield line
         if told:
             log.warning(
                 "%d purchase(s) of earlier attempts belong to requests that have changed or are gone. They "
-                "are at the end of the manifest, and count in max_cost_usd: %s%s",
+                "are at the end of the manifest, and count in max_cost_usd: %s",
                 len(told),
-                ", ".join(told[:_MOST_NAMED]),
-                ", …" if len(told) > _MOST_NAMED else "",
+                _first(told),
+            )
+        if unreadable:
+            log.warning(
+                "%d object(s) of the journal belong to no request and cannot be read, so nobody knows what "
+                "was paid for them. Look at them: %s",
+                len(unreadable),
+                _first(unreadable),
             )
 
-    def _read(self, key: str) -> Found | None:
+    def _read(self, key: str) -> Found | JournalUnreadable | None:
         try:
             return Journal(self.bucket, key).load()
-        except JournalUnreadable:
-            return None  # Its item fails when its turn comes, and nothing is bought.
+        except JournalUnreadable as e:
+            return e
 
-    def _judge(self, planned: PlannedItem, found: Found | None) -> _Candidate | None:
+    def _judge(self, planned: PlannedItem, found: Found | JournalUnreadable | None) -> _Candidate | None:
         """Count what was spent on an item, and return it if it is stored."""
-        if found is None:
-            return None
         spec, item = self.spec, planned.item
+        if found is None:
+            self._count_to_buy(item)  # Somebody has deleted the entry since it was listed.
+            return None
+        if isinstance(found, JournalUnreadable):
+            return None  # Its item fails when its turn comes, and nothing is bought.
         uri = self.bucket.uri(spec.job(item).journal_key)
         self.earlier.spent += spent_on(found.entry, spec.buyer, spec.policy)
         try:
@@ -162,8 +178,7 @@ class _LookBack:
         except AisaError:
             return None  # So does this.
         if step.action is Action.BUY:
-            self.earlier.to_buy += item.cost_usd
-            self.earlier.images += item.request.n
+            self._count_to_buy(item)
         stored = step.stored
         if stored is None or (len(stored.images) < item.request.n and spec.on_partial == "fail"):
             return None
@@ -176,6 +191,10 @@ class _LookBack:
             is_reused=True,
         )
         return _Candidate(planned, stored, receipt)
+
+    def _count_to_buy(self, item: Item) -> None:
+        self.earlier.to_buy += item.cost_usd
+        self.earlier.images += item.request.n
 
     def _listed(self, images: list[StoredImage]) -> dict[str, str]:
         """Return the ETags of images by key, as a listing of their folder has them."""
@@ -191,6 +210,10 @@ class _LookBack:
     def _verify(self, one: _Candidate) -> bool:
         """Return whether images of an item are not what they were."""
         return bool(verify(one.stored.images, claim_id=one.stored.claim_id, bucket=self.bucket))
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:_MOST_NAMED]) + (", …" if len(names) > _MOST_NAMED else "")
 
 
 def _blocks(values: Iterable[S], size: int) -> Iterator[list[S]]:
