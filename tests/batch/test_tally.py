@@ -12,6 +12,7 @@ import pytest
 
 from airflow_provider_aisa import exceptions
 from airflow_provider_aisa.core.batch.manifest import (
+    ManifestLine,
     dump,
     error_text,
     line_of,
@@ -47,7 +48,7 @@ def failed(**changes: Any) -> dict[str, Any]:
     return stored(status="failed", images=[], usage=None, cost_usd=0.0, error="GatewayFailed") | changes
 
 
-def tally_of(*lines: dict[str, Any], total: int = 10) -> Tally:
+def tally_of(*lines: ManifestLine, total: int = 10) -> Tally:
     tally = Tally(total)
     for line in lines:
         tally.count(line)
@@ -99,7 +100,7 @@ def test_cents_add_up_to_the_cent() -> None:
 
 @pytest.mark.parametrize("position", [0, 1, 2])
 def test_a_cost_that_nobody_knows_makes_the_sum_unknown_and_never_lower(position: int) -> None:
-    lines = [stored(), stored()]
+    lines: list[ManifestLine] = [stored(), stored()]
     lines.insert(position, stored(cost_usd=None))
     tally = tally_of(*lines)
     assert tally.result()["cost_usd"] is None
