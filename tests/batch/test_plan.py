@@ -336,6 +336,25 @@ def test_what_is_settled_is_not_left_even_while_the_rest_is_handed_out(tmp_path:
         assert list(plan.lines()) == [(item_id, f"line of {item_id}") for item_id in seen]
 
 
+def test_items_are_settled_whose_expected_images_have_all_been_seen(tmp_path: Path) -> None:
+    with planned(tmp_path, items(250)) as (_, plan):
+        for position in range(250):
+            keys = [f"{position:03}/{index}" for index in range(2)]
+            plan.expect(position, f"line {position}", [(key, f"etag {key}") for key in keys])
+        assert plan.next_expected("") == "000/0"
+        seen = [
+            (f"{position:03}/{index}", f"etag {position:03}/{index}")
+            for position in range(200)
+            for index in range(2)
+        ]
+        plan.see([*seen[:-1], ("foreign", "etag"), ("248/0", "another etag"), ("249/0", "etag 249/0")])
+        assert plan.next_expected("") == "199/1"
+        assert plan.next_expected("199/1") == "200/0"
+        assert plan.next_expected("249/1") is None
+        assert list(plan.settle_expected()) == [f"line {position}" for position in range(199)]
+        assert left_of(plan) == [f"i{position}" for position in range(199, 250)]
+
+
 def test_lines_come_in_the_order_of_the_input_whatever_came_first(tmp_path: Path) -> None:
     with planned(tmp_path, items(3)) as (_, plan):
         plan.settle(2, "last")
