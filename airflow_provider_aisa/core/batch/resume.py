@@ -171,7 +171,7 @@ class _LookBack:
         if step.action is Action.BUY:
             self._count_to_buy(item)
         stored = step.stored
-        least = item.request.n if spec.on_partial == "fail" else 0
+        least = item.request.n if spec.on_partial == "fail" else 1
         if stored is None or len(stored.images) < least:
             return
         receipt = Receipt(
