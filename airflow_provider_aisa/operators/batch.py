@@ -79,8 +79,9 @@ class SeedreamBatchOperator(AisaOperator):
     :param delivery: what to do about a request that may have been billed without its response being
         received: send it again (``at-least-once``), or fail the item for good (``at-most-once``).
     :param on_partial: what fewer images than asked do to an item: ``fail`` it, or ``keep`` them.
-    :return: items, stored, reused, failed, not_sent, images, cost_usd, usage (the gateway's own figures,
-        added up), unknown_outcomes, errors (how many by class), manifest_uri.
+    :return: items, stored, reused, failed, not_sent, unmatched (purchases of earlier attempts that no request
+        asks for any more), images, cost_usd, usage (the gateway's own figures, added up), unknown_outcomes,
+        errors (how many by class), manifest_uri.
     """
 
     template_fields: Sequence[str] = (

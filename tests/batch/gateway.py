@@ -80,9 +80,11 @@ CONTENT_REFUSED: Final = refused(422, "content_policy_violation", "the prompt wa
 RATE_LIMITED: Final = refused(429, "rate_limit_exceeded")
 QUOTA_EXCEEDED: Final = refused(429, "quota_exceeded")
 SERVER_ERROR: Final = refused(500, "internal_error")
+UNAVAILABLE: Final = refused(503, "upstream_unavailable")
 TIMED_OUT: Final = refused(504, "upstream_timeout")
 LOST: Final = billed(broken(httpx.ReadTimeout))
 UNREACHABLE: Final = broken(httpx.ConnectError)
+PROXY_ERROR: Final = billed(lambda _gateway, _asked: httpx.Response(502, html="<title>Bad gateway</title>"))
 HTML: Final = billed(lambda _gateway, _asked: httpx.Response(200, html="<title>Welcome</title>"))
 
 

@@ -10,8 +10,10 @@ import asyncio
 import json
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -23,14 +25,16 @@ from airflow_provider_aisa.core.batch.spec import BatchSpec, ItemDefaults
 from airflow_provider_aisa.core.budget import Budget
 from airflow_provider_aisa.core.gateway.client import AisaClient
 from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL, DEFAULT_SIZE
+from airflow_provider_aisa.core.gateway.response import GenerationResponse
 from airflow_provider_aisa.core.images.download import Fetcher
+from airflow_provider_aisa.core.images.stored import StoredImage
 from airflow_provider_aisa.core.images.transfer import Lanes
-from airflow_provider_aisa.core.journal.entry import Buyer
+from airflow_provider_aisa.core.journal.entry import Buyer, Claim, Entry, EntryState
 from airflow_provider_aisa.core.journal.steps import Policy
 from airflow_provider_aisa.core.layout import Owner, Target
 from airflow_provider_aisa.core.logs import quietly
 from airflow_provider_aisa.core.workbench import Timing, Workbench
-from tests.batch.gateway import Cdn, Gateway
+from tests.batch.gateway import PRICE, Cdn, Gateway
 from tests.fakes.clock import Clock
 from tests.fakes.meddler import Meddler
 from tests.fakes.s3 import BUCKET, FakeS3, FakeS3Client, S3Object
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
     from airflow_provider_aisa.core.batch.plan import Plan
     from airflow_provider_aisa.core.batch.progress import Tally
     from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
+    from airflow_provider_aisa.core.job import Job
 
 OWNER: Final = Owner("dag", "run", "task")
 #: Seconds after which a claim of these tests is stale, by the store's clock.
@@ -138,6 +143,57 @@ class Scene:
     def statuses(self) -> dict[str, str]:
         """Return what the manifest says became of each item."""
         return {line["id"]: line["status"] for line in self.manifest}
+
+    def entry_key(self, item_id: str) -> str:
+        """Return the key of an item's one entry."""
+        objects = self.s3.objects
+        keys = self.meddler.keys("/items/")
+        [key] = [key for key in keys if json.loads(objects[key].body)["item"] == item_id]
+        return key
+
+    @property
+    def asked(self) -> Counter[str]:
+        """How often the latest attempt has asked the store for what."""
+        return Counter(request.operation for request in self.store.requests)
+
+    def pretend(self, requests: Sequence[object]) -> None:
+        """Put into the store what an attempt leaves that has stored everything: to run it takes longer."""
+        spec = make_spec()
+        raws = (RawRequest(f"requests[{index}]", value) for index, value in enumerate(requests))
+        response = GenerationResponse("m", 1, (), {"generated_images": 1}, "req_1", delivered=1)
+        with spec.plan(raws, Path(tempfile.mkdtemp(dir=self.folder))) as plan:
+            for planned in plan.left():
+                job = spec.job(planned.item)
+                entry = Entry(
+                    EntryState.STORED,
+                    spec.buyer,
+                    job.request.fingerprint(),
+                    job.request.summary(),
+                    Claim(f"c{planned.position}", lifetime=70.0),
+                    price_usd=Decimal(str(PRICE)),
+                    item=planned.item.id,
+                    response=response,
+                    images=(self._pretend_image(job, f"c{planned.position}"),),
+                )
+                self.s3.put(job.journal_key, entry.to_json())
+
+    def _pretend_image(self, job: Job, claim_id: str) -> StoredImage:
+        key, sha256 = job.target.key(index=0, ext="png", sha256="", several=False), "0" * 64
+        metadata = {"claim": claim_id, "index": "0", "sha256": sha256, "size": "1x1"}
+        found = self.s3.put(key, b"i", ContentType="image/png", Metadata=metadata)
+        return StoredImage(
+            index=0,
+            uri=f"s3://{BUCKET}/{key}",
+            bucket=BUCKET,
+            key=key,
+            width=1,
+            height=1,
+            size="1x1",
+            content_type="image/png",
+            bytes=len(found.body),
+            sha256=sha256,
+            etag=found.etag.strip('"'),
+        )
 
     def entries(self) -> list[dict[str, Any]]:
         """Return the items' entries of the journal."""

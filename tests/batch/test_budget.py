@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.batch.store import Store
-from tests.paying.memory import Memory
 
-from airflow_provider_aisa.core.batch.plan import PlannedItem
+from airflow_provider_aisa.core.batch.resume import Earlier, look_back
 from airflow_provider_aisa.core.batch.source import RawRequest
-from airflow_provider_aisa.core.batch.spent import spent_on
 from airflow_provider_aisa.core.budget import Budget, SpendingStopped
-from airflow_provider_aisa.core.journal.entry import Buyer, Claim, Entry, EntryState
+from airflow_provider_aisa.core.gateway.request import ImageRequest
+from airflow_provider_aisa.core.gateway.response import GenerationResponse
+from airflow_provider_aisa.core.images.stored import StoredImage
+from airflow_provider_aisa.core.journal.entry import Buyer, Claim, Entry, EntryState, Stored
 from airflow_provider_aisa.exceptions import OverBudget, StorageFailed
 from tests.batch.scene import OWNER, make_spec
+from tests.fakes.meddler import Meddler
+from tests.fakes.s3 import BUCKET, FakeS3
+from tests.fakes.s3_rules import s3_error
 
 COST = Decimal("0.08")  # of the two images of an item below
 CENT = Decimal("0.01")
@@ -39,14 +44,13 @@ def test_a_refusal_says_what_was_wanted_what_is_spent_and_what_the_limit_is() ->
     with pytest.raises(OverBudget) as caught:
         budget.check(COST, images=2)
     assert str(caught.value) == (
-        "2 image(s) to buy cost 0.08 USD. Earlier requests cost 0.95 USD, or may have. That is more than "
-        "max_cost_usd of 1.00 USD for the whole batch: ask for fewer images or raise the limit. "
-        "Nothing of it was sent."
+        "max_cost_usd is 1.00 USD, and 2 image(s) to buy cost 0.08 USD. Earlier requests cost 0.95 USD, or "
+        "may have. Raise the limit, or ask for fewer images. Nothing more was sent."
     )
 
 
 def test_a_refusal_before_anything_was_spent_speaks_of_no_earlier_requests() -> None:
-    with pytest.raises(OverBudget, match=r"^2 image\(s\) to buy cost 0\.08 USD\. That is more than"):
+    with pytest.raises(OverBudget, match=r"and 2 image\(s\) to buy cost 0\.08 USD\. Raise the limit, or"):
         Budget(CENT).check(COST, images=2)
 
 
@@ -117,142 +121,167 @@ def test_whatever_is_reserved_and_settled_never_more_than_the_limit_is_under_way
         assert budget.spent == billed + open_ <= limit
 
 
-# What earlier attempts have spent on one item, by its entry.
+# What earlier attempts have spent on one item, by its entry, and whether it is bought again.
 
 EARLIER = Buyer(OWNER, 0)
-CLEARED = {"max_tries": 1}
+ITEM = {"id": "a", "prompt": "p", "n": 2}
+REQUEST = ImageRequest.parse(prompt="p", n=2)
+CLEARED: dict[str, Any] = {"max_tries": 1}
+ANEW: dict[str, Any] = {**CLEARED, "on_existing": "regenerate"}
 OPEN, ENDED = Claim("c", lifetime=70.0), Claim("c", lifetime=70.0, ended=True)
+RESPONSE = GenerationResponse("m", None, (), {"generated_images": 2}, "req_1")
+IMAGES = tuple(
+    StoredImage(index, f"s3://{BUCKET}/{index}", BUCKET, str(index), 1, 1, "1x1", "image/png", 1, "0" * 64)
+    for index in range(2)
+)
+OLD = Stored(EARLIER, REQUEST.fingerprint(), "c-old", COST / 2, RESPONSE, IMAGES)
 
 
-def planned_item(folder: Path) -> PlannedItem:
-    requests = [RawRequest("requests[0]", {"id": "a", "prompt": "p", "n": 2})]
-    with make_spec().plan(requests, folder) as plan:
-        [item] = plan.left()
-    return replace(item, has_entry=True)
-
-
-def entry_of(item: PlannedItem, state: EntryState, claim: Claim = ENDED, **changes: Any) -> Entry:
-    response: dict[str, Any] = {"model": "m", "created": None, "images": [], "usage": {}, "request_id": None}
+def entry_of(state: EntryState, claim: Claim = ENDED, **changes: Any) -> Entry:
     entry = Entry(
         state=state,
-        attempt=EARLIER,
-        fingerprint=item.fingerprint,
-        request=item.request.summary(),
+        buyer=EARLIER,
+        fingerprint=REQUEST.fingerprint(),
+        request=REQUEST.summary(),
         claim=claim,
-        cost_usd=None if state is EntryState.CLAIMED else float(COST),
-        response=None if state is EntryState.CLAIMED else response,
+        price_usd=COST / 2,
+        item="a",
+        response=None if state is EntryState.CLAIMED else RESPONSE,
+        images=IMAGES if state is EntryState.STORED else (),
     )
     return replace(entry, **changes)
 
 
-def spend(item: PlannedItem, entry: Entry | None, *, age: float = 0.0, **order: Any) -> tuple[Decimal, bool]:
-    made, memory = make_spec(**order), Memory(now=age)
-    if entry is not None:
-        memory.objects[made.job(item).journal_key] = (entry.to_json(), "etag", 0.0)
-    return spent_on(item, made, Store(memory))
+def look(
+    folder: Path,
+    entry: Entry | bytes | None,
+    *,
+    age: float = 0.0,
+    on_request: Callable[[FakeS3, str, str], object] = lambda _store, _operation, _key: None,
+    **spec: Any,
+) -> Earlier:
+    """Return what an attempt finds out about one item, whose entry is as old as `age` (seconds)."""
+    store, made = FakeS3(), make_spec(**spec)
+    with made.plan([RawRequest("requests[0]", ITEM)], folder) as plan:
+        [planned] = plan.left()
+        if entry is not None:
+            body = entry if isinstance(entry, bytes) else entry.to_json()
+            store.put(made.job(planned.item).journal_key, body)
+        store.clock.skip(age)
+        bucket = store.client(partial(on_request, store)).bucket()
+        return look_back(made, plan, bucket, tell=lambda _line: None)
 
 
-CASES: list[tuple[str, EntryState, Claim, dict[str, Any], float, dict[str, Any], tuple[Decimal, bool]]] = [
-    ("stored", EntryState.STORED, ENDED, {}, 0, {}, (COST, False)),
+NOTHING = Decimal(0)
+CASES: list[tuple[str, Entry, float, dict[str, Any], tuple[Decimal, Decimal]]] = [
+    ("stored", entry_of(EntryState.STORED), 0, {}, (COST, NOTHING)),
     (
-        "stored after a lost response",
-        EntryState.STORED,
-        ENDED,
-        {"unknown_outcomes": 2},
+        "stored after lost responses",
+        entry_of(EntryState.STORED, unknown=("x", "y")),
         0,
         {},
-        (3 * COST, False),
+        (3 * COST, NOTHING),
     ),
-    ("stored, fewer images", EntryState.STORED, ENDED, {"cost_usd": 0.04}, 0, {}, (COST / 2, False)),
-    ("stored, price unknown then", EntryState.STORED, ENDED, {"cost_usd": None}, 0, {}, (Decimal(0), False)),
-    ("paid", EntryState.PAID, OPEN, {}, 0, {}, (COST, False)),
-    ("lost", EntryState.CLAIMED, ENDED, {"unknown_outcomes": 1}, 0, {}, (COST, True)),
-    ("somebody is sending", EntryState.CLAIMED, OPEN, {}, 0, {}, (COST, False)),
-    ("died while sending", EntryState.CLAIMED, OPEN, {}, 70, {}, (COST, True)),
-    ("died while sending again", EntryState.CLAIMED, OPEN, {"unknown_outcomes": 1}, 70, {}, (2 * COST, True)),
+    (
+        "stored, fewer images",
+        entry_of(EntryState.STORED, response=replace(RESPONSE, usage={"generated_images": 1})),
+        0,
+        {},
+        (COST / 2, NOTHING),
+    ),
+    ("stored, price unknown then", entry_of(EntryState.STORED, price_usd=None), 0, {}, (NOTHING, NOTHING)),
+    ("paid", entry_of(EntryState.PAID, OPEN), 0, {}, (COST, NOTHING)),
+    ("lost", entry_of(EntryState.CLAIMED, unknown=("c",)), 0, {}, (COST, COST)),
+    ("refused", entry_of(EntryState.CLAIMED), 0, {}, (NOTHING, COST)),
+    ("somebody is sending", entry_of(EntryState.CLAIMED, OPEN), 0, {}, (COST, NOTHING)),
+    ("died while sending", entry_of(EntryState.CLAIMED, OPEN), 70, {}, (COST, COST)),
+    (
+        "died while sending again",
+        entry_of(EntryState.CLAIMED, OPEN, unknown=("x",)),
+        70,
+        {},
+        (2 * COST, COST),
+    ),
     (
         "lost, at most once",
-        EntryState.CLAIMED,
-        ENDED,
-        {"unknown_outcomes": 1},
+        entry_of(EntryState.CLAIMED, unknown=("c",)),
         0,
         {"delivery": "at-most-once"},
-        (COST, False),
+        (COST, NOTHING),
     ),
-    ("cleared, reused", EntryState.STORED, ENDED, {}, 0, CLEARED, (COST, False)),
-    ("cleared, fails", EntryState.STORED, ENDED, {}, 0, {**CLEARED, "on_existing": "fail"}, (COST, False)),
+    ("cleared, reused", entry_of(EntryState.STORED), 0, CLEARED, (COST, NOTHING)),
+    ("cleared, fails", entry_of(EntryState.STORED), 0, {**CLEARED, "on_existing": "fail"}, (COST, NOTHING)),
+    ("cleared, anew: a new account", entry_of(EntryState.STORED), 0, ANEW, (NOTHING, COST)),
+    ("cleared anew, lost before", entry_of(EntryState.CLAIMED, unknown=("c",)), 0, ANEW, (NOTHING, COST)),
     (
-        "cleared, anew: a new account",
-        EntryState.STORED,
-        ENDED,
+        "cleared anew, lost since",
+        entry_of(EntryState.CLAIMED, unknown=("c",), buyer=Buyer(OWNER, 1), previous=OLD),
+        0,
+        ANEW,
+        (COST, COST),
+    ),
+    (
+        "a regeneration was lost, and what it was to replace stands",
+        entry_of(EntryState.CLAIMED, unknown=("c",), previous=OLD),
+        0,
         {},
-        0,
-        {**CLEARED, "on_existing": "regenerate"},
-        (Decimal(0), True),
-    ),
-    (
-        "cleared, but only paid",
-        EntryState.PAID,
-        OPEN,
-        {},
-        0,
-        {**CLEARED, "on_existing": "regenerate"},
-        (COST, False),
-    ),
-    (
-        "cleared, lost before",
-        EntryState.CLAIMED,
-        ENDED,
-        {"unknown_outcomes": 1},
-        0,
-        {**CLEARED, "on_existing": "regenerate"},
-        (COST, True),
+        (2 * COST, NOTHING),
     ),
 ]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
-def test_what_an_entry_says_was_spent_and_whether_more_will_be(
-    tmp_path: Path,
-    case: tuple[str, EntryState, Claim, dict[str, Any], float, dict[str, Any], tuple[Decimal, bool]],
+def test_what_an_entry_says_was_spent_and_what_is_left_to_buy(
+    tmp_path: Path, case: tuple[str, Entry, float, dict[str, Any], tuple[Decimal, Decimal]]
 ) -> None:
-    _, state, claim, changes, age, order, expected = case
-    item = planned_item(tmp_path)
-    assert spend(item, entry_of(item, state, claim, **changes), age=age, **order) == expected
+    _, entry, age, spec, expected = case
+    earlier = look(tmp_path, entry, age=age, **spec)
+    assert (earlier.spent, earlier.to_buy) == expected
+    assert earlier.images == (2 if earlier.to_buy else 0)
+
+
+def test_what_is_paid_and_waits_is_not_bought_again_and_not_counted_for_who_asks_anew(tmp_path: Path) -> None:
+    earlier = look(tmp_path, entry_of(EntryState.PAID, OPEN), **ANEW)
+    assert (earlier.spent, earlier.to_buy) == (NOTHING, NOTHING)
 
 
 def test_an_item_without_an_entry_costs_nothing_yet_and_no_request(tmp_path: Path) -> None:
-    item = replace(planned_item(tmp_path), has_entry=False)
-    store = Store(Memory())
-    assert spent_on(item, make_spec(), store) == (Decimal(0), True)
-    assert store.requests == []
+    operations: list[str] = []
+    earlier = look(tmp_path, None, on_request=lambda _store, operation, _key: operations.append(operation))
+    assert (earlier.spent, earlier.to_buy, earlier.images) == (NOTHING, COST, 2)
+    assert "GetObject" not in operations
 
 
 def test_an_entry_that_is_gone_since_the_listing_is_none(tmp_path: Path) -> None:
-    assert spend(planned_item(tmp_path), None) == (Decimal(0), True)
+    def delete(store: FakeS3, operation: str, key: str) -> None:
+        if operation == "GetObject":
+            assert Meddler(store).delete(key)
+
+    earlier = look(tmp_path, entry_of(EntryState.STORED), on_request=delete)
+    assert (earlier.spent, earlier.to_buy, earlier.images) == (NOTHING, COST, 2)
 
 
 def test_what_another_batch_with_the_same_key_has_paid_is_on_its_account(tmp_path: Path) -> None:
-    item = planned_item(tmp_path)
-    others = entry_of(item, EntryState.STORED, attempt=Buyer(replace(OWNER, run_id="another"), 0))
-    assert spend(item, others, idempotency_key="refresh") == (Decimal(0), False)
+    others = entry_of(EntryState.STORED, buyer=Buyer(replace(OWNER, run_id="another"), 0))
+    earlier = look(tmp_path, others, idempotency_key="refresh")
+    assert (earlier.spent, earlier.to_buy) == (NOTHING, NOTHING)
 
 
 def test_an_entry_of_another_request_is_not_bought_over(tmp_path: Path) -> None:
-    item = planned_item(tmp_path)
-    other = entry_of(item, EntryState.STORED, fingerprint="another")
-    assert spend(item, other, idempotency_key="refresh") == (COST, False)
+    other = entry_of(EntryState.STORED, fingerprint="another")
+    earlier = look(tmp_path, other, idempotency_key="refresh")
+    assert (earlier.spent, earlier.to_buy) == (COST, NOTHING)
 
 
 def test_nothing_is_bought_over_a_damaged_entry(tmp_path: Path) -> None:
-    item, order, memory = planned_item(tmp_path), make_spec(), Memory()
-    memory.objects[order.job(item).journal_key] = (b"{", "etag", 0.0)
-    assert spent_on(item, order, Store(memory)) == (Decimal(0), False)
+    earlier = look(tmp_path, b"{")
+    assert (earlier.spent, earlier.to_buy, earlier.images) == (NOTHING, NOTHING, 0)
 
 
 def test_a_store_that_does_not_answer_is_an_error_and_not_nothing(tmp_path: Path) -> None:
-    def fail(_operation: str, _key: str) -> None:
-        raise StorageFailed("S3 does not answer")
+    def fail(_store: FakeS3, operation: str, _key: str) -> None:
+        if operation == "GetObject":
+            raise s3_error("ServiceUnavailable", operation)
 
-    with pytest.raises(StorageFailed):
-        spent_on(planned_item(tmp_path), make_spec(), Store(Memory(), fail))
+    with pytest.raises(StorageFailed, match="ServiceUnavailable"):
+        look(tmp_path, entry_of(EntryState.STORED), on_request=fail)

@@ -22,16 +22,18 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_aisa.exceptions import AisaError, ImageUnavailable, OverBudget, StorageFailed
+from airflow_provider_aisa.exceptions import AisaError, ImageUnavailable, OverBudget
 from tests.batch.gateway import (
     CONTENT_REFUSED,
     HTML,
     LOST,
     PRICE,
+    PROXY_ERROR,
     QUOTA_EXCEEDED,
     RATE_LIMITED,
     SERVER_ERROR,
     TIMED_OUT,
+    UNAVAILABLE,
     UNREACHABLE,
     Answer,
     Asked,
@@ -40,6 +42,7 @@ from tests.batch.gateway import (
     images,
 )
 from tests.batch.scene import PATIENCE, Scene, until
+from tests.fakes.s3_rules import s3_error
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +55,9 @@ WILD: Final = 4  # attempts with faults; those that follow have none
 ANSWERS: Final[list[tuple[int, Answer]]] = [
     (55, images()),
     (8, RATE_LIMITED),
-    (8, SERVER_ERROR),
+    (5, UNAVAILABLE),
+    (3, SERVER_ERROR),
+    (3, PROXY_ERROR),
     (4, TIMED_OUT),
     (4, billed(TIMED_OUT)),
     (4, LOST),
@@ -153,12 +158,12 @@ class Chaos:
         def before(operation: str, key: str) -> None:
             step()
             if self._fails(operation, key, "before"):
-                raise StorageFailed("S3 does not answer")
+                raise s3_error("ServiceUnavailable", operation)
 
         def after(operation: str, key: str) -> None:
             step()
             if self._fails(operation, key, "after"):
-                raise StorageFailed("S3 does not answer")
+                raise s3_error("ServiceUnavailable", operation)
 
         scene = replace(self.scene, on_store=before, after_store=after)
         scene.cdn.before = self._arrive
@@ -207,10 +212,12 @@ def check_bill(chaos: Chaos) -> None:
         for image in line["images"]:
             assert image["key"] in scene.images
         entry = next(entry for entry in scene.entries() if entry["request"]["prompt"] == line["id"])
-        assert (entry["state"], entry["unknown_outcomes"]) == ("stored", line["unknown_outcomes"])
-        claims = {scene.images[image["key"]]["Metadata"]["claim"] for image in line["images"]}
+        assert (entry["state"], len(entry["unknown"])) == ("stored", line["unknown_outcomes"])
+        claims = {scene.images[image["key"]].metadata["claim"] for image in line["images"]}
         assert claims == {entry["claim"]["id"]}
-    written = b"".join(value[0] for key, value in scene.s3.objects.items() if "surplus" not in key)
+    written = b"".join(
+        found.body for key, found in scene.s3.objects.items() if key.endswith((".json", ".jsonl"))
+    )
     assert b"https://" not in written
 
 

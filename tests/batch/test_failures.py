@@ -20,8 +20,10 @@ from tests.batch.gateway import (
     CONTENT_REFUSED,
     HTML,
     LOST,
+    PROXY_ERROR,
     SERVER_ERROR,
     TIMED_OUT,
+    UNAVAILABLE,
     UNREACHABLE,
     Answer,
     Asked,
@@ -55,8 +57,10 @@ class Met:
         Met(CONTENT_REFUSED, "ContentRefused", "content_policy_violation"),
         Met(refused(400, "invalid_request"), "InvalidRequest", "invalid_request"),
         Met(refused(404, "openai_error"), "ModelNotRouted", "openai_error"),
-        Met(SERVER_ERROR, "GatewayFailed", "internal_error", sent=3),
+        Met(UNAVAILABLE, "GatewayFailed", "upstream_unavailable", sent=3),
         Met(UNREACHABLE, "GatewayFailed", sent=3),
+        Met(SERVER_ERROR, "GatewayFailed", "internal_error", sent=3, unknown=3),
+        Met(PROXY_ERROR, "GatewayFailed", sent=3, on_bill=3, unknown=3),
         Met(TIMED_OUT, "GatewayFailed", "upstream_timeout", sent=3, unknown=3),
         Met(billed(TIMED_OUT), "GatewayFailed", "upstream_timeout", sent=3, on_bill=3, unknown=3),
         Met(LOST, "OutcomeUnknown", on_bill=1, unknown=1),
@@ -121,7 +125,7 @@ def test_fewer_images_than_asked_are_stored_and_are_the_items_failure_unless_kep
 def test_a_damaged_entry_is_its_items_failure(scene: Scene) -> None:
     scene.run(items(3))
     [key] = [key for key in scene.s3.objects if key in scene.line("i1")["journal_uri"]]
-    scene.s3.objects[key] = (b"{", "damaged", 0.0)
+    assert scene.meddler.garble(key)
 
     result = scene.run(items(4), on_item_failure="keep")
 
@@ -140,11 +144,11 @@ def test_a_batch_with_a_failure_fails_once_all_others_are_stored(scene: Scene) -
     scene.gateway.script["i0"] = [CONTENT_REFUSED]
     with pytest.raises(ItemsFailed) as caught:
         scene.run(items(20))
-    [uri] = [scene.store.uri(key) for key in scene.s3.objects if "/manifest-" in key]
+    [key] = scene.meddler.keys("/manifest-")
     assert str(caught.value) == (
         "1 item failed (ContentRefused 1), and on_item_failure is 'fail': 'i0' (ContentRefused). 19 of 20 "
-        f"items are stored, 1 failed, 0 were not sent. Manifest: {uri}. Mend those that say so; a retry pays "
-        "only for what is not paid yet."
+        f"items are stored, 1 failed, 0 were not sent. Manifest: s3://bucket/{key}. Fix those that say so; a "
+        "retry pays only for what is not paid yet."
     )
 
 
@@ -257,8 +261,12 @@ def test_a_refused_prompt_is_nowhere_but_where_its_author_wrote_it(
     assert (
         "Item 'sku-1' failed: ContentRefused: the gateway's content policy refused the prompt" in caplog.text
     )
-    written = b"".join(value[0] for value in scene.s3.objects.values())
+    written = b"".join(found.body for key, found in scene.s3.objects.items() if "/items/" not in key)
     assert SECRET not in str(caught.value) + caplog.text + written.decode()
+    # The entry of a refused request stays: with the author's prompt, and nothing of the gateway's words.
+    [entry] = scene.entries()
+    assert entry["request"].pop("prompt") == SECRET
+    assert SECRET not in str(entry)
     assert scene.line("sku-1")["code"] == "content_policy_violation"
 
 

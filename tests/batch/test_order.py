@@ -48,14 +48,15 @@ def test_a_share_of_failures_is_of_all_items_and_a_count_is_itself(
 
 
 def test_everything_but_images_is_kept_in_one_folder_next_to_them() -> None:
-    order = make_spec(s3_key="out/{id}.png")
-    assert order.folder.startswith("out/_aisa/")
-    assert order.entries == f"{order.folder}items/"
-    assert order.manifest_key.startswith(f"{order.folder}manifest-")
+    layout = make_spec(s3_key="out/{id}.png").layout
+    assert layout.folder.startswith("out/_aisa/")
+    assert layout.entries == f"{layout.folder}items/"
+    assert layout.description == f"{layout.folder}batch.json"
+    assert layout.manifest.startswith(f"{layout.folder}manifest-")
 
 
 def test_with_an_authors_own_key_the_folder_does_not_move_with_the_images() -> None:
-    one, other = (make_spec(s3_key=key, idempotency_key="refresh") for key in ("a/", "b/"))
+    one, other = (make_spec(s3_key=key, idempotency_key="refresh").layout for key in ("a/", "b/"))
     assert one.folder == other.folder
     assert one.folder.startswith("_aisa/")
 
@@ -65,12 +66,12 @@ def test_two_task_instances_share_a_folder_only_with_an_authors_own_key(
     changes: dict[str, str | int],
 ) -> None:
     one, other = make_spec(), make_spec(owner=replace(OWNER, **changes))  # type: ignore[arg-type]  # of a table of fields
-    assert one.folder != other.folder
-    one, other = (replace(order, idempotency_key="refresh") for order in (one, other))
-    assert one.folder == other.folder
+    assert one.layout.folder != other.layout.folder
+    one, other = (replace(spec, idempotency_key="refresh") for spec in (one, other))
+    assert one.layout.folder == other.layout.folder
     # What became of the items of one attempt is not overwritten by the other's.
-    assert one.manifest_key != other.manifest_key
+    assert one.layout.manifest != other.layout.manifest
 
 
 def test_a_retry_and_a_clear_find_the_same_folder() -> None:
-    assert make_spec(max_tries=0).folder == make_spec(max_tries=3).folder
+    assert make_spec(max_tries=0).layout == make_spec(max_tries=3).layout

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_aisa.core.batch.plan import Plan
+from airflow_provider_aisa.core.batch.plan import Item, Plan
 from airflow_provider_aisa.core.batch.source import RawRequest
 from airflow_provider_aisa.core.batch.spec import BatchSpec
 from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL
@@ -26,43 +26,49 @@ SECRET = "a prompt that nobody else may read"
 
 
 @contextmanager
-def planned(folder: Path, requests: Iterable[object], **order: Any) -> Iterator[tuple[BatchSpec, Plan]]:
-    made = make_spec(**order)
+def planned(folder: Path, requests: Iterable[object], **changes: Any) -> Iterator[tuple[BatchSpec, Plan]]:
+    spec = make_spec(**changes)
     raws = (RawRequest(f"requests[{index}]", value) for index, value in enumerate(requests))
-    with made.plan(raws, folder) as plan:
-        yield made, plan
+    with spec.plan(raws, folder) as plan:
+        yield spec, plan
 
 
-def refusal_of(folder: Path, requests: Iterable[object], **order: Any) -> str:
-    with pytest.raises(InvalidRequest) as caught, planned(folder, requests, **order):
+def refusal_of(folder: Path, requests: Iterable[object], **changes: Any) -> str:
+    with pytest.raises(InvalidRequest) as caught, planned(folder, requests, **changes):
         pass
     return str(caught.value)
 
 
 def left_of(plan: Plan) -> list[str]:
-    return [item.id for item in plan.left()]
+    return [planned.item.id for planned in plan.left()]
 
 
-def journal_of(order: BatchSpec, plan: Plan, item_id: str) -> str:
+def item_of(plan: Plan) -> Item:
+    """Return the one item that is left."""
+    [planned] = plan.left()
+    return planned.item
+
+
+def journal_of(spec: BatchSpec, plan: Plan, item_id: str) -> str:
     """Return the name of an item's entry, as its job writes it."""
-    [item] = [item for item in plan.left() if item.id == item_id]
-    return order.job(item).journal_key.removeprefix(order.entries)
+    [item] = [planned.item for planned in plan.left() if planned.item.id == item_id]
+    return spec.job(item).journal_key.removeprefix(spec.layout.entries)
 
 
 def test_an_item_comes_out_as_it_went_in(tmp_path: Path) -> None:
     requests = [{"id": "ä", "prompt": 'A "fox" \u2028', "n": 3, "size": "1920x1920", "s3_key": "x/{id}/"}]
-    with planned(tmp_path, requests, prices={DEFAULT_MODEL: Decimal("0.0333")}) as (order, plan):
-        [item] = plan.left()
-        expected = order.defaults.read(requests[0])
+    with planned(tmp_path, requests, prices={DEFAULT_MODEL: Decimal("0.0333")}) as (spec, plan):
+        [planned_item] = plan.left()
+        item, expected = planned_item.item, spec.defaults.read(requests[0])
         assert (item.id, item.request, item.target) == (expected.id, expected.request, expected.target)
         assert (item.price_usd, item.cost_usd) == (Decimal("0.0333"), Decimal("0.0999"))
-        assert item.fingerprint == expected.request.fingerprint()
-        assert (item.position, item.has_entry) == (0, False)
+        assert item.request.fingerprint() == expected.request.fingerprint()
+        assert (planned_item.position, planned_item.has_entry) == (0, False)
 
 
 def test_an_item_whose_price_nobody_knows_costs_nothing_for_now(tmp_path: Path) -> None:
     with planned(tmp_path, [{"prompt": "p", "model": "new"}]) as (_, plan):
-        [item] = plan.left()
+        item = item_of(plan)
         assert (item.price_usd, item.cost_usd) == (None, Decimal(0))
 
 
@@ -237,10 +243,9 @@ def test_exactly_twenty_wrong_items_are_all_told(tmp_path: Path) -> None:
 
 
 def test_a_line_that_is_no_json_is_one_of_the_wrong_items(tmp_path: Path) -> None:
-    order = make_spec()
     raws = [RawRequest("line 1", "a"), RawRequest("line 2", InvalidRequest("is not JSON: words"))]
     with pytest.raises(InvalidRequest, match=r"1 of 2 items are wrong:\nline 2: is not JSON: words\n"):
-        order.plan(raws, tmp_path)
+        make_spec().plan(raws, tmp_path)
 
 
 def test_an_error_while_reading_is_told_as_it_is_and_closes_the_plan(tmp_path: Path) -> None:
@@ -281,8 +286,7 @@ def test_a_price_of_the_connection_makes_an_unknown_model_affordable(tmp_path: P
         max_cost_usd=Decimal(1),
         prices={"new": Decimal("0.5")},
     ) as (_, plan):
-        [item] = plan.left()
-        assert item.cost_usd == Decimal("0.5")
+        assert item_of(plan).cost_usd == Decimal("0.5")
 
 
 def test_unknown_models_are_told_once_each(tmp_path: Path) -> None:
@@ -309,26 +313,46 @@ def test_of_an_item_with_thousands_of_images_the_first_hundred_keys_are_compared
 
 
 def test_items_with_an_entry_come_first_and_each_kind_in_its_order(tmp_path: Path) -> None:
-    with planned(tmp_path, items(450)) as (order, plan):
+    with planned(tmp_path, items(450)) as (spec, plan):
         found = {"i3", "i200", "i449"}
-        names = [(journal_of(order, plan, item_id), "etag") for item_id in found]
-        plan.mark_found([*names, ("somebody-elses.json", "etag")])
+        names = [journal_of(spec, plan, item_id) for item_id in found]
+        plan.mark_found([*names, "somebody-elses.json"])
         everything = [item["id"] for item in items(450)]
         first = [item_id for item_id in everything if item_id in found]
         rest = [item_id for item_id in everything if item_id not in found]
         assert left_of(plan) == first + rest
-        assert {item.id for item in plan.left() if item.has_entry} == found
+        assert {one.item.id for one in plan.left() if one.has_entry} == found
+        assert [one.item.id for one in plan.with_entry()] == first
 
 
 def test_what_is_settled_is_not_left_even_while_the_rest_is_handed_out(tmp_path: Path) -> None:
     with planned(tmp_path, items(350)) as (_, plan):
         seen = []
-        for item in plan.left():
-            seen.append(item.id)
-            plan.settle(item.position, f"line of {item.id}")
+        for one in plan.left():
+            seen.append(one.item.id)
+            plan.settle(one.position, f"line of {one.item.id}")
         assert seen == [item["id"] for item in items(350)]
         assert left_of(plan) == []
         assert list(plan.lines()) == [(item_id, f"line of {item_id}") for item_id in seen]
+
+
+def test_items_are_settled_whose_expected_images_have_all_been_seen(tmp_path: Path) -> None:
+    with planned(tmp_path, items(250)) as (_, plan):
+        for position in range(250):
+            keys = [f"{position:03}/{index}" for index in range(2)]
+            plan.expect(position, f"line {position}", [(key, f"etag {key}") for key in keys])
+        assert plan.next_expected("") == "000/0"
+        seen = [
+            (f"{position:03}/{index}", f"etag {position:03}/{index}")
+            for position in range(200)
+            for index in range(2)
+        ]
+        plan.see([*seen[:-1], ("foreign", "etag"), ("248/0", "another etag"), ("249/0", "etag 249/0")])
+        assert plan.next_expected("") == "199/1"
+        assert plan.next_expected("199/1") == "200/0"
+        assert plan.next_expected("249/1") is None
+        assert list(plan.settle_expected()) == [f"line {position}" for position in range(199)]
+        assert left_of(plan) == [f"i{position}" for position in range(199, 250)]
 
 
 def test_lines_come_in_the_order_of_the_input_whatever_came_first(tmp_path: Path) -> None:
@@ -338,38 +362,33 @@ def test_lines_come_in_the_order_of_the_input_whatever_came_first(tmp_path: Path
         assert list(plan.lines()) == [("i0", "first"), ("i1", None), ("i2", "last")]
 
 
-@pytest.mark.parametrize(
-    ("changes", "is_restored"),
-    [
-        ({}, True),
-        ({"images": None}, True),
-        ({"images": 3}, True),
-        ({"images": 1}, False),
-        ({"etag": "another"}, False),
-        ({"fingerprint": "another"}, False),
-        ({"journal": "another.json"}, False),
-    ],
-)
-def test_a_kept_line_counts_only_for_the_entry_and_the_request_that_it_was_kept_for(
-    tmp_path: Path, changes: dict[str, Any], is_restored: bool
-) -> None:
-    with planned(tmp_path, [{"id": "a", "prompt": "p", "n": 2}]) as (order, plan):
-        [item] = plan.left()
-        name = order.job(item).journal_key.removeprefix(order.entries)
-        plan.mark_found([(name, "etag")])
-        kept = {"journal": name, "etag": "etag", "fingerprint": item.fingerprint, "images": 2, **changes}
-        assert plan.restore("line", **kept) is is_restored
-        assert left_of(plan) == ([] if is_restored else ["a"])
-        assert plan.restore("another line", **kept) is False
+def test_only_what_has_no_entry_and_is_not_settled_is_new(tmp_path: Path) -> None:
+    requests = [{"prompt": name, "id": name, "n": n} for name, n in (("a", 1), ("b", 2), ("c", 4), ("d", 8))]
+    with planned(tmp_path, requests, prices={DEFAULT_MODEL: Decimal("0.10")}) as (spec, plan):
+        assert plan.new_cost() == (Decimal("1.50"), 15)
+        plan.mark_found([journal_of(spec, plan, "b")])
+        plan.settle(2, "line")
+        assert plan.new_cost() == (Decimal("0.90"), 9)
+        plan.settle(0, "line")
+        plan.settle(3, "line")
+        assert plan.new_cost() == (Decimal(0), 0)
 
 
-def test_a_kept_line_of_an_entry_that_is_gone_does_not_count(tmp_path: Path) -> None:
-    with planned(tmp_path, ["p"]) as (_, plan):
-        [item] = plan.left()
-        plan.mark_found([])
-        assert not plan.restore(
-            "line", journal=item.journal, etag="etag", fingerprint=item.fingerprint, images=1
-        )
+def test_entries_of_no_item_are_strangers_and_the_lines_about_them_come_last(tmp_path: Path) -> None:
+    names = [f"{number:03}.json" for number in range(250)]
+    with planned(tmp_path, ["p"]) as (spec, plan):
+        own = journal_of(spec, plan, item_of(plan).id)
+        plan.mark_found([*reversed(names), own, names[7]])
+        assert list(plan.strangers()) == names
+        for name in plan.strangers():
+            if name in {names[200], names[3]}:
+                plan.tell_stranger(name, f"line of {name}")
+        plan.settle(0, "line of the item")
+        assert [line for _, line in plan.lines()] == [
+            "line of the item",
+            f"line of {names[3]}",
+            f"line of {names[200]}",
+        ]
 
 
 def test_memory_does_not_grow_with_the_number_of_items(tmp_path: Path) -> None:
@@ -381,8 +400,8 @@ def test_memory_does_not_grow_with_the_number_of_items(tmp_path: Path) -> None:
         tracemalloc.start()
         try:
             with planned(folder, requests) as (_, plan):
-                for item in plan.left():
-                    plan.settle(item.position, "x" * 1_000)
+                for one in plan.left():
+                    plan.settle(one.position, "x" * 1_000)
                 assert sum(1 for _ in plan.lines()) == count
             return tracemalloc.get_traced_memory()[1]
         finally:
@@ -393,11 +412,13 @@ def test_memory_does_not_grow_with_the_number_of_items(tmp_path: Path) -> None:
 
 def test_a_job_is_made_of_the_item_and_of_what_is_the_same_for_all(tmp_path: Path) -> None:
     arguments = {"on_partial": "keep", "s3_extra_args": {"ACL": "private"}, "delivery": "at-most-once"}
-    with planned(tmp_path, [{"id": "a", "prompt": "p"}], **arguments) as (order, plan):
-        [item] = plan.left()
-        job = order.job(item)
+    with planned(tmp_path, [{"id": "a", "prompt": "p"}], **arguments) as (spec, plan):
+        item = item_of(plan)
+        job = spec.job(item)
         assert (job.request, job.target, job.price_usd) == (item.request, item.target, item.price_usd)
         assert (job.on_partial, job.policy.delivery) == ("keep", "at-most-once")
-        assert (job.attempt, job.s3_extra_args) == (order.attempt, {"ACL": "private"})
-        assert job.journal_key == f"{order.entries}{item.journal}"
+        assert (job.buyer, job.s3_extra_args) == (spec.buyer, {"ACL": "private"})
+        assert job.journal_key == f"{spec.layout.entries}{item.journal}"
+        assert job.batch is not None
+        assert job.batch.item_id == "a"
         assert Job.from_dict(job.to_dict()) == job

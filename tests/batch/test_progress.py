@@ -3,46 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import re
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 
 from airflow_provider_aisa.core.batch import runner
 from airflow_provider_aisa.core.logs import quietly
+from airflow_provider_aisa.core.workbench import TIMING
 from airflow_provider_aisa.exceptions import QuotaExceeded
 from tests.batch.gateway import CONTENT_REFUSED, QUOTA_EXCEEDED, RATE_LIMITED
 from tests.batch.scene import PATIENCE, Scene, block_until, items
-from tests.support import Clock
 
 PROGRESS = re.compile(r"[\d,]+ of [\d,]+ items done \(")
 CHATTY = [f"airflow_provider_aisa.core.{name}" for name in ("generate", "purchase", "images.transfer")]
 
 
 class Watcher(logging.Handler):
-    """Notes when each line of progress comes; its clock goes on by a second with each look at it."""
+    """Keeps the lines of progress."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.clock = clock
-        self.seen: list[tuple[float, str]] = []
+        self.seen: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         if PROGRESS.match(record.getMessage()):
-            self.seen.append((self.clock.now, record.getMessage()))
+            self.seen.append(record.getMessage())
 
 
 @pytest.fixture
-def watcher(monkeypatch: pytest.MonkeyPatch) -> Watcher:
-    watcher = Watcher(Clock())
-
-    def monotonic() -> float:
-        watcher.clock.now += 1.0
-        return watcher.clock.now
-
-    monkeypatch.setattr(runner, "time", SimpleNamespace(monotonic=monotonic))
+def watcher(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Watcher:
+    """Watch a batch whose seconds are as short as can be."""
+    watcher = Watcher()
+    scene.timing = replace(scene.timing, report=0.01)
     logger = logging.getLogger(runner.__name__)
     monkeypatch.setattr(logger, "handlers", [watcher])
     monkeypatch.setattr(logger, "level", logging.INFO)
@@ -50,17 +44,21 @@ def watcher(monkeypatch: pytest.MonkeyPatch) -> Watcher:
     return watcher
 
 
-def test_progress_is_told_at_most_every_ten_seconds(scene: Scene, watcher: Watcher) -> None:
-    began = watcher.clock.now
+def test_progress_is_told_again_and_again_while_the_gateway_takes_its_time(
+    scene: Scene, watcher: Watcher
+) -> None:
     scene.gateway.on_request = lambda prompt: block_until(lambda: len(watcher.seen) >= int(prompt[1:]) / 4)
+    assert scene.run(items(21))["stored"] == 21
+    assert len(watcher.seen) > 5
 
-    scene.run(items(21))
 
-    moments = [began, *(moment for moment, _ in watcher.seen[:-1])]  # the last comes when all is done
-    assert len(moments) > 5
-    gaps = [later - earlier for earlier, later in itertools.pairwise(moments)]
-    assert min(gaps) >= runner.REPORT_EVERY == 10
-    assert max(gaps) < 2 * runner.REPORT_EVERY
+def test_progress_is_told_every_ten_seconds_and_no_request_brings_a_line_of_its_own(
+    scene: Scene, watcher: Watcher
+) -> None:
+    assert TIMING.report == 10.0
+    scene.timing = replace(scene.timing, report=2 * PATIENCE)  # Longer than any test takes.
+    scene.run(items(100))
+    assert len(watcher.seen) == scene.reports == 1  # at the end
 
 
 def test_progress_counts_what_is_done_failed_reused_and_spent(scene: Scene, watcher: Watcher) -> None:
@@ -70,12 +68,12 @@ def test_progress_counts_what_is_done_failed_reused_and_spent(scene: Scene, watc
 
     def hold(prompt: str) -> None:
         if prompt in {"i4", "i5"}:
-            block_until(lambda: any("4 of 6 items" in text for _, text in watcher.seen))
+            block_until(lambda: any("4 of 6 items" in text for text in watcher.seen))
 
     scene.gateway.on_request = hold
     scene.run(items(6), on_item_failure="keep")
 
-    [text, *_] = [text for _, text in watcher.seen if text.startswith("4 of 6 items")]
+    [text, *_] = [text for text in watcher.seen if text.startswith("4 of 6 items")]
     assert text.startswith("4 of 6 items done (1 failed, 2 reused, 1 rate limits), ")
     assert " images/min, $0.12 so far, " in text
 

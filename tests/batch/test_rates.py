@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 
 from airflow_provider_aisa.core.batch.runner import TRANSFERS
-from tests.batch.gateway import RATE_LIMITED, SERVER_ERROR, refused
+from airflow_provider_aisa.exceptions import RateLimited
+from tests.batch.gateway import RATE_LIMITED, SERVER_ERROR, images, refused
 from tests.batch.scene import PATIENCE, Scene, items, until
+from tests.fakes.s3 import Manners
 
 
 @pytest.mark.parametrize("limit", [1, 2, 7, 30])
@@ -65,9 +67,22 @@ def test_a_wait_grows_when_the_gateway_does_not_say_how_long(scene: Scene) -> No
 
 
 def test_a_wait_is_as_long_as_the_gateway_says(scene: Scene) -> None:
-    scene.gateway.script["i0"] = [refused(429, "rate_limit_exceeded", retry_after="7200")]
+    scene.gateway.script["i0"] = [refused(429, "rate_limit_exceeded", retry_after="3600")]
     scene.run(items(1))
-    assert scene.clock.slept == [7_200]
+    assert scene.clock.slept == [3_600]
+
+
+def test_a_wait_of_more_than_an_hour_stops_the_batch_and_is_left_to_the_task(scene: Scene) -> None:
+    scene.gateway.otherwise = refused(429, "rate_limit_exceeded", retry_after="7200")
+    with pytest.raises(RateLimited, match="0 of 100 items are stored, 0 failed, 100 were not sent") as caught:
+        scene.run(items(100))
+    assert (caught.value.retry_after, caught.value.retryable) == (7_200, True)
+    assert len(scene.gateway.sent) <= scene.settings.max_concurrency
+    assert scene.clock.slept == []
+
+    scene.gateway.otherwise = images()
+    assert scene.run(items(100))["stored"] == 100
+    assert scene.gateway.bill.total() == 100
 
 
 def test_everyone_waits_when_one_is_told_to(scene: Scene) -> None:
@@ -100,11 +115,11 @@ def test_failures_use_up_the_retries_whatever_comes_between_them(scene: Scene) -
     assert scene.run(items(1), on_item_failure="keep")["errors"] == {"GatewayFailed": 1}
 
 
-def test_a_rate_limit_leaves_no_trace_in_the_journal(scene: Scene) -> None:
+def test_a_rate_limit_counts_as_nothing_that_may_be_billed(scene: Scene) -> None:
     scene.gateway.script["i0"] = [RATE_LIMITED] * 3
-    scene.run(items(1))
+    assert scene.run(items(1))["unknown_outcomes"] == 0
     [entry] = scene.entries()
-    assert (entry["state"], entry["unknown_outcomes"]) == ("stored", 0)
+    assert (entry["state"], entry["unknown"]) == ("stored", [])
 
 
 def test_a_store_whose_conditions_are_worthless_is_asked_for_each_entry(scene: Scene) -> None:
@@ -119,11 +134,11 @@ def test_a_store_that_keeps_conditions_is_not_asked_for_what_its_listing_does_no
     assert scene.store.count("GetObject", "/items/") == 0
 
 
-@pytest.mark.parametrize("manners", ["ignores", "501"])
+@pytest.mark.parametrize("manners", ["ignored", "501"])
 def test_on_a_store_without_conditions_a_retry_pays_only_for_what_is_missing(
-    scene: Scene, manners: str
+    scene: Scene, manners: Manners
 ) -> None:
-    scene.s3.manners = manners  # type: ignore[assignment]  # parametrize gives strings
+    scene.s3.put_conditions = manners
     scene.run(items(3))
     assert scene.run(items(5))["reused"] == 3
     assert scene.gateway.bill.total() == 5
@@ -132,6 +147,11 @@ def test_on_a_store_without_conditions_a_retry_pays_only_for_what_is_missing(
 def test_a_new_item_costs_the_store_a_claim_a_record_and_its_images(scene: Scene) -> None:
     scene.run(items(20, n=2))
     assert scene.store.count("PutObject", "/items/") == 3 * 20  # claimed, paid, stored
-    assert scene.store.count("upload") == 40
-    others = [request for request in scene.store.requests if "/items/" not in request[1]]
-    assert len([operation for operation, _ in others if operation != "upload"]) <= 6
+    others = [request for request in scene.store.requests if "/items/" not in request.key]
+    uploads = [
+        request for request in others if request.operation == "PutObject" and "_aisa/" not in request.key
+    ]
+    assert len(uploads) == 40
+    # A listing, what proves that the bucket can be written, whether it keeps conditions, and the manifest.
+    assert len(others) - len(uploads) <= 4
+    assert scene.store.count("GetObject") == scene.store.count("HeadObject") == 0

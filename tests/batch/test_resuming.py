@@ -15,7 +15,6 @@ from airflow_provider_aisa.exceptions import (
     ImageUnavailable,
     ItemsFailed,
     QuotaExceeded,
-    StorageFailed,
 )
 from tests.batch.gateway import (
     CONTENT_REFUSED,
@@ -23,10 +22,12 @@ from tests.batch.gateway import (
     QUOTA_EXCEEDED,
     SERVER_ERROR,
     TIMED_OUT,
+    UNAVAILABLE,
     Answer,
     billed,
 )
 from tests.batch.scene import PATIENCE, Scene, block_until, items, until
+from tests.fakes.s3_rules import s3_error
 
 
 def test_a_retry_pays_only_for_what_is_missing_and_asks_the_store_little(scene: Scene) -> None:
@@ -40,12 +41,15 @@ def test_a_retry_pays_only_for_what_is_missing_and_asks_the_store_little(scene: 
 
     assert (result["stored"], result["reused"], result["cost_usd"]) == (450, 445, 18.0)
     assert len(scene.gateway.sent) == 455
-    asked = Counter(operation for operation, _ in scene.store.requests)
-    assert asked["list"] == 1
-    assert scene.store.count("GetObject", "/items/") == 0
-    assert scene.store.count("GetObject") <= 450 / 50 + 2  # the objects with kept lines
+    asked = Counter(request.operation for request in scene.store.requests)
+    assert asked["ListObjectsV2"] == 2  # the journal and the images
+    assert scene.store.count("GetObject", "/items/") == asked["GetObject"] <= 450 + 5
     assert scene.store.count("PutObject", "/items/") == 3 * 5
-    assert (asked["upload"], asked["head"], asked["manifest"]) == (5, 0, 1)
+    assert scene.store.count("PutObject", "/manifest-") == 1
+    assert (
+        asked["PutObject"] <= 3 * 5 + 5 + 1 + 2
+    )  # and images, manifest, proof that the bucket can be written
+    assert asked["HeadObject"] == 0
 
 
 def test_a_retry_of_a_finished_batch_sends_nothing_and_says_the_same(scene: Scene) -> None:
@@ -53,7 +57,9 @@ def test_a_retry_of_a_finished_batch_sends_nothing_and_says_the_same(scene: Scen
     sent = len(scene.gateway.sent)
     assert scene.run(items(300)) == {**first, "reused": 300}
     assert len(scene.gateway.sent) == sent
-    assert len(scene.store.requests) < 20
+    asked = Counter(request.operation for request in scene.store.requests)
+    assert asked["GetObject"] == 300
+    assert asked.total() - asked["GetObject"] <= 5
 
 
 def test_a_retry_fetches_what_is_paid_for_and_not_stored(scene: Scene) -> None:
@@ -87,23 +93,24 @@ def test_a_request_that_may_have_been_billed_is_counted_in_every_later_result(sc
     assert scene.gateway.bill == {"i0": 1, "i1": 2, "i2": 1}
 
 
-@pytest.mark.parametrize("then", [SERVER_ERROR, CONTENT_REFUSED])
+@pytest.mark.parametrize(("then", "unknown"), [(UNAVAILABLE, 1), (CONTENT_REFUSED, 1), (SERVER_ERROR, 3)])
 def test_a_request_that_may_have_been_billed_is_not_forgotten_when_the_store_failed_meanwhile(
-    scene: Scene, then: Answer
+    scene: Scene, then: Answer, unknown: int
 ) -> None:
     scene.gateway.script["i0"] = [billed(TIMED_OUT), then, then, then]
     writes = 0
 
     def fail_once(operation: str, key: str) -> None:
         nonlocal writes
-        writes += operation == "write" and "/items/" in key
-        if operation == "write" and "/items/" in key and writes == 2:  # the first is the claim
-            raise StorageFailed("S3 says SlowDown")
+        writes += operation == "PutObject" and "/items/" in key
+        if operation == "PutObject" and "/items/" in key and writes == 2:  # the first is the claim
+            raise s3_error("SlowDown")
 
     scene.on_store = fail_once
-    assert scene.run(items(1), on_item_failure="keep")["unknown_outcomes"] == 1
+    assert scene.run(items(1), on_item_failure="keep")["unknown_outcomes"] == unknown
+    assert writes > 2
     scene.gateway.script.clear()
-    assert scene.run(items(1))["unknown_outcomes"] == 1
+    assert scene.run(items(1))["unknown_outcomes"] == unknown
     assert scene.gateway.generated["i0"] == 2
 
 
@@ -184,10 +191,8 @@ def test_who_waits_for_another_copy_is_not_waited_for_when_the_batch_stops(scene
 
 def test_the_claims_of_a_copy_that_died_are_taken_over_and_admitted(scene: Scene) -> None:
     scene.run(items(3))
-    for key, (body, etag, moment) in list(scene.s3.objects.items()):
-        if "/items/" in key:
-            claimed = body.replace(b'"state": "stored"', b'"state": "claimed"')
-            scene.s3.objects[key] = (claimed, f"{etag}-claimed", moment)
+    for key in scene.meddler.keys("/items/"):
+        assert scene.meddler.edit(key, state="claimed", response=None, images=[])
     scene.outdate_claims()
 
     result = scene.run(items(3))
@@ -241,7 +246,7 @@ def test_a_batch_that_is_cancelled_records_what_is_being_paid_for(scene: Scene) 
     assert scene.gateway.bill.total() == 50
 
 
-def test_a_batch_that_is_cancelled_keeps_what_is_settled(scene: Scene) -> None:
+def test_a_batch_that_is_cancelled_keeps_what_is_stored(scene: Scene) -> None:
     stored = 0
 
     def hold(prompt: str) -> None:
@@ -260,8 +265,13 @@ def test_a_batch_that_is_cancelled_keeps_what_is_settled(scene: Scene) -> None:
             await task
 
     asyncio.run(asyncio.wait_for(cancelled(), PATIENCE))
-    paid = scene.gateway.bill.total()
+    paid, uploaded = scene.gateway.bill.total(), len(scene.images)
+    assert uploaded >= 20
 
-    scene.run(items(60))
-    assert scene.gateway.bill.total() == 60
-    assert scene.store.count("GetObject", "/items/") <= paid - 10  # some may be stored, and not settled yet
+    result = scene.run(items(60))
+
+    assert (result["stored"], result["reused"], scene.gateway.bill.total()) == (60, paid, 60)
+    uploads = scene.store.count("PutObject", "out/") - scene.store.count("PutObject", "_aisa/")
+    assert uploads == 60 - uploaded
+    # One look at each possible ending of an image that was paid for and not stored; none at the others.
+    assert scene.store.count("HeadObject") <= 4 * (paid - 20)

@@ -40,18 +40,18 @@ class Site:
     def __post_init__(self) -> None:
         self.bucket.client.meta.events.register("before-call.s3", self._count)
 
-    def run(self, requests: object, *, max_concurrency: int = 4, **order: Any) -> dict[str, Any]:
+    def run(self, requests: object, *, max_concurrency: int = 4, **changes: Any) -> dict[str, Any]:
         """Run one attempt."""
         self.asked.clear()
-        made = make_spec(s3_key="out/", **order)
-        made = replace(made, defaults=replace(made.defaults, target=Target(None, "out/{id}/{index}.{ext}")))
-        made = made.in_bucket(self.bucket.name)
+        spec = make_spec(s3_key="out/", **changes)
+        spec = replace(spec, defaults=replace(spec.defaults, target=Target(None, "out/{id}/{index}.{ext}")))
+        spec = spec.in_bucket(self.bucket.name)
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         settings = sandbox_settings(self.gateway, max_concurrency=max_concurrency, max_retries=1)
-        with made.plan(iter_requests(requests, self.bucket.client), folder) as plan:
+        with spec.plan(iter_requests(requests, self.bucket.client), folder) as plan:
             return asyncio.run(
                 run_batch(
-                    made,
+                    spec,
                     plan,
                     settings=settings,
                     bucket=self.bucket,
@@ -97,7 +97,7 @@ def test_a_batch_is_paid_for_once_and_lies_in_the_store_as_its_manifest_says(sit
     assert site.tallies[-1].paid_images == 12
 
 
-def test_a_retry_lists_once_reads_little_and_sends_only_what_is_missing(site: Site) -> None:
+def test_a_retry_reads_each_entry_once_lists_the_images_and_sends_only_what_is_missing(site: Site) -> None:
     site.gateway.inject(Fault("content_refused", prompt="number 7"))
     with pytest.raises(ItemsFailed):
         site.run(prompts(60))
@@ -107,10 +107,11 @@ def test_a_retry_lists_once_reads_little_and_sends_only_what_is_missing(site: Si
 
     assert (result["stored"], result["reused"]) == (60, 59)
     assert len(site.gateway.requests) == sent + 1
-    assert site.asked["ListObjectsV2"] == 1
-    assert site.asked["GetObject"] <= 3
-    # One item's claim, record, image and end; the batch's description, its manifest and kept lines.
-    assert site.asked["PutObject"] <= 4 + 4
+    assert site.asked["ListObjectsV2"] == 2  # the journal and the images
+    assert site.asked["HeadObject"] == 0
+    assert site.asked["GetObject"] <= 60 + 1
+    # One item's claim, record, image and end; the batch's description, its proof, and its manifest.
+    assert site.asked["PutObject"] <= 4 + 3
 
 
 @pytest.mark.parametrize("limit", [1, 3])
@@ -164,6 +165,7 @@ def test_no_item_has_a_line_in_the_log_and_no_link_or_prompt_is_told(
 
 def test_everything_that_can_go_wrong_at_once_ends_in_one_attempt_or_two(site: Site) -> None:
     site.gateway.inject(
+        Fault("unavailable", prompt="number 0"),
         Fault("server_error", prompt="number 1"),
         Fault("gateway_timeout", billed=True, prompt="number 2"),
         Fault("cut_after_billing", prompt="number 3"),
@@ -181,5 +183,6 @@ def test_everything_that_can_go_wrong_at_once_ends_in_one_attempt_or_two(site: S
 
     assert result["stored"] == 10
     assert len(site.images()) == 10
-    assert result["unknown_outcomes"] == 4
+    # A 500 may hide a bill as well as the four that did.
+    assert result["unknown_outcomes"] == 4 + 1
     assert site.gateway.billed == 10 + 4

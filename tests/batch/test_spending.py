@@ -25,7 +25,7 @@ from tests.batch.scene import Scene, items
 
 
 def test_a_batch_that_costs_more_than_it_may_sends_nothing(scene: Scene) -> None:
-    with pytest.raises(OverBudget, match=r"6 image\(s\) to buy cost 0.240 USD. That is more than") as caught:
+    with pytest.raises(OverBudget, match=r"is 0.239 USD, and 6 image\(s\) to buy cost 0.240 USD") as caught:
         scene.run(items(3, n=2), max_cost_usd=Decimal("0.239"))
     assert not caught.value.retryable
     assert scene.gateway.sent == []
@@ -41,13 +41,8 @@ def test_a_batch_may_cost_exactly_what_it_may(scene: Scene) -> None:
     assert scene.run(items(3, n=2), max_cost_usd=Decimal("0.24"))["cost_usd"] == 0.24
 
 
-@pytest.mark.parametrize("are_kept", [True, False])
-def test_what_earlier_attempts_have_paid_counts(scene: Scene, are_kept: bool) -> None:
+def test_what_earlier_attempts_have_paid_counts(scene: Scene) -> None:
     scene.run(items(2))
-    if not are_kept:
-        for key in [key for key in scene.s3.objects if "/settled/" in key]:
-            del scene.s3.objects[key]
-
     with pytest.raises(OverBudget, match=r"3 image\(s\) to buy cost 0.120 USD. Earlier requests cost 0.08"):
         scene.run(items(5), max_cost_usd=Decimal("0.19"))
     assert len(scene.gateway.sent) == 2
@@ -55,8 +50,7 @@ def test_what_earlier_attempts_have_paid_counts(scene: Scene, are_kept: bool) ->
     assert scene.run(items(5), max_cost_usd=Decimal("0.20"))["stored"] == 5
 
 
-@pytest.mark.parametrize("are_kept", [True, False])
-def test_what_may_have_been_billed_counts_as_billed(scene: Scene, are_kept: bool) -> None:
+def test_what_may_have_been_billed_counts_as_billed(scene: Scene) -> None:
     scene.gateway.script["i0"] = [LOST]
     with pytest.raises(ItemsFailed):
         scene.run(items(2), max_cost_usd=Decimal("0.08"))
@@ -65,9 +59,6 @@ def test_what_may_have_been_billed_counts_as_billed(scene: Scene, are_kept: bool
     assert scene.gateway.bill.total() == 2
 
     assert scene.run(items(2), max_cost_usd=Decimal("0.12"))["stored"] == 2
-    if not are_kept:
-        for key in [key for key in scene.s3.objects if "/settled/" in key]:
-            del scene.s3.objects[key]
     with pytest.raises(OverBudget, match=r"Earlier requests cost 0\.12"):
         scene.run(items(3), max_cost_usd=Decimal("0.15"))
 
@@ -130,8 +121,7 @@ def test_what_is_paid_for_is_stored_even_when_the_rest_costs_too_much(scene: Sce
 
 def test_a_damaged_entry_is_its_items_failure_also_when_there_is_a_budget(scene: Scene) -> None:
     scene.run(items(3))
-    key = next(key for key in scene.s3.objects if "/items/" in key)
-    scene.s3.objects[key] = (b"{", "damaged", 0.0)
+    assert scene.meddler.garble(scene.meddler.keys("/items/")[0])
     try:
         result = scene.run(items(4), max_cost_usd=Decimal(1), on_item_failure="keep")
     except JournalUnreadable:

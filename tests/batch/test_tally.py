@@ -6,38 +6,36 @@ import json
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import pytest
 
 from airflow_provider_aisa import exceptions
 from airflow_provider_aisa.core.batch.manifest import (
+    ManifestLine,
     dump,
     error_text,
-    failed_line,
-    stored_line,
+    line_of,
+    unmatched_line,
     write_manifest,
 )
 from airflow_provider_aisa.core.batch.progress import Speedometer, Tally
-from airflow_provider_aisa.core.generate import GenerationResult
+from airflow_provider_aisa.core.gateway.response import GenerationResponse
+from airflow_provider_aisa.core.journal.entry import Entry, EntryState
+from airflow_provider_aisa.core.receipt import Receipt
 from airflow_provider_aisa.exceptions import AisaError, ContentRefused, GatewayFailed, ImageUnavailable
-
-if TYPE_CHECKING:
-    from airflow_provider_aisa.core.generate import Pipeline
+from tests.core.journal.entries import ENDED, IMAGE, OPEN, RESPONSE, make_entry
 
 SMALL = 4096  # bytes that the XCom may have
-
-RESULT = GenerationResult(
-    model="m",
-    created=1,
-    request_id="req_1",
-    reused=False,
+URI = "s3://b/_aisa/j.json"
+ONE, OTHER = replace(IMAGE, etag="e0"), replace(IMAGE, index=1, uri="s3://b/1.png", key="1.png", etag="e1")
+SUCCESS = Receipt(
+    URI,
+    response=GenerationResponse("m", 1, (), {"generated_images": 2}, "req_1", delivered=2),
     cost_usd=0.08,
-    usage={"generated_images": 2},
+    images=(ONE, OTHER),
     unknown_outcomes=1,
-    images=({"index": 0, "uri": "s3://b/0.png"}, {"index": 1, "uri": "s3://b/1.png"}),
-    journal_uri="s3://b/_aisa/j.json",
+    was_sent=True,
 )
 
 
@@ -50,7 +48,7 @@ def failed(**changes: Any) -> dict[str, Any]:
     return stored(status="failed", images=[], usage=None, cost_usd=0.0, error="GatewayFailed") | changes
 
 
-def tally_of(*lines: dict[str, Any], total: int = 10) -> Tally:
+def tally_of(*lines: ManifestLine, total: int = 10) -> Tally:
     tally = Tally(total)
     for line in lines:
         tally.count(line)
@@ -72,6 +70,7 @@ def test_each_figure_is_counted_where_it_belongs() -> None:
         "reused": 1,
         "failed": 3,
         "not_sent": 2,
+        "unmatched": 0,
         "images": 4,
         "cost_usd": 0.16,
         "usage": {"generated_images": 3, "output_tokens": 200},
@@ -82,6 +81,17 @@ def test_each_figure_is_counted_where_it_belongs() -> None:
     assert (tally.paid_images, tally.paid_usd) == (3, Decimal("0.12"))
 
 
+def test_what_no_request_asks_for_any_more_is_counted_and_is_no_item() -> None:
+    tally = tally_of(
+        stored(), unmatched_line(make_entry(EntryState.STORED, unknown=("c7", "c8")), URI), total=1
+    )
+    result = tally.result()
+    assert (result["items"], result["stored"], result["failed"], result["not_sent"]) == (1, 1, 0, 0)
+    assert (result["unmatched"], result["unknown_outcomes"]) == (1, 2)
+    # Images and their cost are those of the items.
+    assert (result["images"], result["cost_usd"], result["reused"]) == (1, 0.04, 0)
+
+
 def test_cents_add_up_to_the_cent() -> None:
     tally = tally_of(*[stored(cost_usd=0.1)] * 1_000)
     assert tally.cost_usd == 100
@@ -90,7 +100,7 @@ def test_cents_add_up_to_the_cent() -> None:
 
 @pytest.mark.parametrize("position", [0, 1, 2])
 def test_a_cost_that_nobody_knows_makes_the_sum_unknown_and_never_lower(position: int) -> None:
-    lines = [stored(), stored()]
+    lines: list[ManifestLine] = [stored(), stored()]
     lines.insert(position, stored(cost_usd=None))
     tally = tally_of(*lines)
     assert tally.result()["cost_usd"] is None
@@ -198,28 +208,22 @@ def test_a_batch_of_days_is_told_in_days() -> None:
 # Lines of the manifest.
 
 
-def pipeline_of(**values: Any) -> Pipeline:
-    defaults = {
-        "entry": None,
-        "images": (),
-        "unknown_outcomes": 0,
-        "is_resumed": False,
-        "journal_uri": "s3://b/j.json",
-    }
-    return cast("Pipeline", SimpleNamespace(**{**defaults, **values}))
+def failure(error: BaseException, **changes: Any) -> Receipt:
+    return replace(Receipt(URI, error=error), **changes)
 
 
 def test_every_line_has_the_same_fields() -> None:
     error = GatewayFailed("down", status=500, code="internal_error", request_id="req_2")
-    lines = [stored_line("a", RESULT), failed_line("b", error, pipeline_of())]
+    entry = make_entry(EntryState.STORED, item="c")
+    lines = [line_of("a", SUCCESS), line_of("b", failure(error)), unmatched_line(entry, URI)]
     assert len({tuple(line) for line in lines}) == 1
 
 
 def test_the_line_of_a_stored_item_says_where_what_and_how_much() -> None:
-    assert stored_line("a", RESULT) == {
+    assert line_of("a", SUCCESS) == {
         "id": "a",
         "status": "stored",
-        "images": [{"index": 0, "uri": "s3://b/0.png"}, {"index": 1, "uri": "s3://b/1.png"}],
+        "images": [ONE.to_dict(), OTHER.to_dict()],
         "usage": {"generated_images": 2},
         "cost_usd": 0.08,
         "reused": False,
@@ -228,13 +232,13 @@ def test_the_line_of_a_stored_item_says_where_what_and_how_much() -> None:
         "error": None,
         "code": None,
         "message": None,
-        "journal_uri": "s3://b/_aisa/j.json",
+        "journal_uri": URI,
     }
 
 
 def test_the_line_of_an_item_that_failed_before_it_was_paid_for_says_why() -> None:
     error = GatewayFailed("down", status=500, code="internal_error", request_id="req_2")
-    assert failed_line("a", error, pipeline_of()) == {
+    assert line_of("a", failure(error, was_sent=True)) == {
         "id": "a",
         "status": "failed",
         "images": [],
@@ -251,34 +255,63 @@ def test_the_line_of_an_item_that_failed_before_it_was_paid_for_says_why() -> No
 
 
 def test_the_line_of_an_item_that_failed_after_it_was_paid_for_says_what_was_paid() -> None:
-    entry = SimpleNamespace(
-        response={"usage": {"generated_images": 1}, "request_id": "req_1"}, images=(), cost_usd=None
+    receipt = failure(
+        ImageUnavailable("gone"), response=RESPONSE, cost_usd=None, images=(ONE,), is_reused=True
     )
-    line = failed_line("a", ImageUnavailable("gone"), pipeline_of(entry=entry, is_resumed=True))
+    line = line_of("a", receipt)
     assert (line["usage"], line["cost_usd"], line["request_id"]) == ({"generated_images": 1}, None, "req_1")
-    assert (line["reused"], line["journal_uri"]) == (True, "s3://b/j.json")
+    assert (line["reused"], line["journal_uri"], line["images"]) == (True, URI, [ONE.to_dict()])
 
 
 def test_a_request_that_may_be_billed_names_its_journal() -> None:
-    line = failed_line("a", GatewayFailed("down"), pipeline_of(unknown_outcomes=2))
-    assert (line["unknown_outcomes"], line["journal_uri"]) == (2, "s3://b/j.json")
+    line = line_of("a", failure(GatewayFailed("down"), unknown_outcomes=2))
+    assert (line["unknown_outcomes"], line["journal_uri"]) == (2, URI)
 
 
 def test_a_refused_prompt_is_told_without_a_word_of_the_gateway() -> None:
     error = ContentRefused(
         "AIsa answered 422: 'a secret prompt' is not allowed", code="content_policy_violation"
     )
-    line = failed_line("sku-1", error, pipeline_of())
+    line = line_of("sku-1", failure(error))
     assert "secret" not in dump(line)
     assert (line["error"], line["code"]) == ("ContentRefused", "content_policy_violation")
     assert line["message"] == error_text(error)
     assert error_text(GatewayFailed("down")) == "down"
 
 
+@pytest.mark.parametrize(
+    ("entry", "expected", "words"),
+    [
+        (make_entry(EntryState.STORED), ([IMAGE.to_dict()], 0.04, "req_1", 0), "no request asks for them"),
+        (make_entry(EntryState.PAID, unknown=("c7",)), ([], 0.04, "req_1", 1), "Put the request back"),
+        (make_entry(EntryState.CLAIMED, OPEN), ([], 0.0, None, 1), "may have been billed"),
+        (
+            make_entry(EntryState.CLAIMED, ENDED, unknown=("c7", "c1")),
+            ([], 0.0, None, 2),
+            "may have been billed",
+        ),
+        (
+            make_entry(EntryState.CLAIMED, unknown=("c1",), previous=make_entry(EntryState.STORED).stored),
+            ([IMAGE.to_dict()], 0.04, "req_1", 1),
+            "no request asks for them",
+        ),
+    ],
+)
+def test_the_line_of_what_no_request_asks_for_any_more_says_what_there_is_and_what_to_do(
+    entry: Entry, expected: tuple[Any, ...], words: str
+) -> None:
+    line = unmatched_line(replace(entry, item="mug-01"), URI)
+    assert (line["id"], line["status"], line["journal_uri"]) == ("mug-01", "unmatched", URI)
+    assert (line["images"], line["cost_usd"], line["request_id"], line["unknown_outcomes"]) == expected
+    assert words in line["message"]
+    assert (line["reused"], line["error"]) == (True, None)
+    assert "https://" not in dump(line)
+
+
 def test_the_manifest_has_a_line_for_each_item_in_order_and_says_what_was_not_sent(tmp_path: Path) -> None:
     path = tmp_path / "manifest.jsonl"
-    write_manifest(path, [("b\u2028", None), ("a", dump(stored_line("a", RESULT)))])
+    write_manifest(path, [("b\u2028", None), ("a", dump(line_of("a", SUCCESS)))])
     one, other = (json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1])
     assert (one["id"], one["status"], one["cost_usd"], one["images"]) == ("b\u2028", "not_sent", 0.0, [])
-    assert other == stored_line("a", RESULT)
+    assert other == line_of("a", SUCCESS)
     assert one.keys() == other.keys()

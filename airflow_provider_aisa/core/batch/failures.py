@@ -16,6 +16,7 @@ from airflow_provider_aisa.exceptions import (
     KeyRefused,
     OutcomeUnknown,
     OverBudget,
+    RateLimited,
     StorageFailed,
 )
 
@@ -24,8 +25,8 @@ log = logging.getLogger(__name__)
 #: Items in a row that got no usable answer, or twice those in flight, if these are more, until the gateway,
 #: or the way to it, is taken to be down.
 GATEWAY_DOWN: Final = 10
-#: What the next item would run into as well.
-_HOPELESS: Final = (KeyRefused, InvalidConnection, StorageFailed, OverBudget)
+#: What the next item would run into as well. Rate limits of up to an hour are waited out and never get here.
+_HOPELESS: Final = (KeyRefused, InvalidConnection, StorageFailed, OverBudget, RateLimited)
 _MOST_LOGGED: Final = 20
 _MOST_NAMED: Final = 5
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from airflow_provider_aisa.core.journal.entry import Entry
+from airflow_provider_aisa.core.journal.entry import Entry, EntryState
 from airflow_provider_aisa.core.receipt import Receipt
 from airflow_provider_aisa.exceptions import AisaError, ContentRefused
 
@@ -59,23 +59,36 @@ def line_of(item_id: str, receipt: Receipt) -> ManifestLine:
 
 def unmatched_line(entry: Entry, journal_uri: str) -> ManifestLine:
     """Return the line of a purchase that no request of this attempt asks for any more."""
-    response = entry.response
+    bought = entry.stored or entry
+    response = bought.response
     return {
         "id": entry.item,
         "status": UNMATCHED,
         **_NOTHING,
-        "images": [image.to_dict() for image in entry.images],
+        "images": [image.to_dict() for image in bought.images],
         "usage": dict(response.usage) if response else None,
-        "cost_usd": entry.cost_usd,
+        "cost_usd": bought.cost_usd if response else 0.0,
         "reused": True,
         "request_id": response.request_id if response else None,
         "unknown_outcomes": len(entry.may_be_billed),
-        "message": (
-            "an earlier attempt of this task has paid for a request that is not among the requests any more. "
-            "Put it back to get its images, or ask AIsa's support with the request id."
-        ),
+        "message": _why_unmatched(entry),
         "journal_uri": journal_uri,
     }
+
+
+def _why_unmatched(entry: Entry) -> str:
+    if entry.stored is not None:
+        return "an earlier attempt of this task has paid for these images, and no request asks for them now."
+    if entry.state is EntryState.PAID:
+        return (
+            "an earlier attempt of this task has paid for images that are not stored, and no request asks "
+            "for them now. Put the request back to get them while their links work, or ask AIsa's "
+            "support with the request id."
+        )
+    return (
+        "an earlier attempt of this task has sent a request that may have been billed without a response, "
+        "and that is not among the requests any more. Look at the usage page of the AIsa console."
+    )
 
 
 def error_text(error: AisaError) -> str:

@@ -37,8 +37,15 @@ CREATE TABLE item (
     price TEXT,                 -- USD per image; NULL when nobody knows it
     journal TEXT NOT NULL,      -- the name of its entry
     has_entry INTEGER NOT NULL DEFAULT 0,
+    expected TEXT,              -- its line, if its images are where its entry says
     line TEXT                   -- of the manifest, once it is settled
 );
+CREATE TABLE expected_image (   -- that no listing has shown yet
+    image_key TEXT NOT NULL,
+    etag TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    PRIMARY KEY (image_key, position)
+) WITHOUT ROWID;
 CREATE TABLE stranger (         -- entries of the journal that belong to no item
     journal TEXT PRIMARY KEY,
     line TEXT                   -- of the manifest, if it is to be told
@@ -121,7 +128,7 @@ class Plan:
         if not request.is_known_model:
             self.unknown_models.add(request.model)
         self._execute(
-            "INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, NULL)",
+            "INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, NULL, NULL)",
             self.total,
             place,
             item.id,
@@ -161,6 +168,41 @@ class Plan:
     def settle(self, position: int, line: str) -> None:
         """Keep an item's line of the manifest."""
         self._execute("UPDATE item SET line = ? WHERE position = ?", line, position)
+
+    def expect(self, position: int, line: str, images: Iterable[tuple[str, str]]) -> None:
+        """Keep an item's line for the case that its images are still there.
+
+        :param images: their keys and ETags.
+        """
+        self._execute("UPDATE item SET expected = ? WHERE position = ?", line, position)
+        for key, etag in images:
+            self._execute("INSERT OR IGNORE INTO expected_image VALUES (?, ?, ?)", key, etag, position)
+
+    def next_expected(self, after: str) -> str | None:
+        """Return the first key after this one at which an image is expected that no listing has shown."""
+        [(key,)] = self._execute("SELECT MIN(image_key) FROM expected_image WHERE image_key > ?", after)
+        return None if key is None else str(key)
+
+    def see(self, listed: Iterable[tuple[str, str]]) -> None:
+        """Note the keys and ETags that a listing shows."""
+        with self._lock:
+            self._db.executemany("DELETE FROM expected_image WHERE image_key = ? AND etag = ?", listed)
+
+    def settle_expected(self) -> Iterator[str]:
+        """Settle the items all of whose images were seen, and yield their lines."""
+        self._execute(
+            "UPDATE item SET line = expected WHERE expected IS NOT NULL AND line IS NULL "
+            "AND position NOT IN (SELECT position FROM expected_image)"
+        )
+        last = -1
+        while rows := self._execute(
+            "SELECT position, line FROM item WHERE position > ? AND line = expected "
+            "ORDER BY position LIMIT ?",
+            last,
+            _PAGE,
+        ):
+            yield from (line for _, line in rows)
+            last = rows[-1][0]
 
     def left(self) -> Iterator[PlannedItem]:
         """Yield the items that are not settled: first those with an entry, which may be paid for already."""

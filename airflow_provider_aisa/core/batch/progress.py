@@ -8,7 +8,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from airflow_provider_aisa.core.batch.manifest import STORED, ManifestLine
+from airflow_provider_aisa.core.batch.manifest import STORED, UNMATCHED, ManifestLine
 
 #: Of figures in `usage`, and characters of a name: the result has to stay small.
 _MOST_KINDS: Final = 30
@@ -24,6 +24,8 @@ class Tally:
     :param images: in S3, those of earlier attempts included.
     :param cost_usd: what all of them, and what failed after it was paid, cost; None when nobody knows.
     :param paid_images: of them those that this attempt has paid for.
+    :param unmatched: purchases of earlier attempts that no request asks for any more. They are no items, but
+        what may have been billed for them counts in ``unknown_outcomes``.
     :param usage: the gateway's own figures, added up.
     :param errors: how many items failed, by the error's class.
     """
@@ -32,6 +34,7 @@ class Tally:
     stored: int = 0
     reused: int = 0
     failed: int = 0
+    unmatched: int = 0
     images: int = 0
     paid_images: int = 0
     cost_usd: Decimal | None = Decimal(0)
@@ -47,7 +50,11 @@ class Tally:
         return self.stored + self.failed
 
     def count(self, line: ManifestLine) -> None:
-        """Add an item's line of the manifest."""
+        """Add a line of the manifest."""
+        self.unknown_outcomes += line["unknown_outcomes"]
+        if line["status"] == UNMATCHED:
+            self.unmatched += 1
+            return
         images = len(line["images"])
         if line["status"] == STORED:
             self.stored += 1
@@ -56,7 +63,6 @@ class Tally:
             self.failed += 1
             self.errors[line["error"]] += 1
         self.images += images
-        self.unknown_outcomes += line["unknown_outcomes"]
         self._add_cost(line["cost_usd"], is_new=not line["reused"])
         if not line["reused"]:
             self.paid_images += images
@@ -82,6 +88,7 @@ class Tally:
             "reused": self.reused,
             "failed": self.failed,
             "not_sent": self.total - self.done,
+            "unmatched": self.unmatched,
             "images": self.images,
             "cost_usd": None if self.cost_usd is None else float(self.cost_usd),
             "usage": dict(self.usage),

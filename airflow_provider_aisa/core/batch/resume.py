@@ -1,7 +1,7 @@
 """What earlier attempts of a batch have left: what is stored needs nothing more, and all of it counts.
 
-A retry lists the journal once and reads the entries that there are. It looks at the images of what is stored
-by listing them, which takes a request per thousand.
+A retry lists the journal once and reads the entries that there are. Whether stored images still are there is
+seen in one listing of their folder; those that it does not show are looked at one by one, by their items.
 """
 
 from __future__ import annotations
@@ -12,17 +12,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from decimal import Decimal
-from itertools import islice, takewhile
+from itertools import islice
 from typing import Final, TypeVar
 
 from airflow_provider_aisa.core.batch.manifest import ManifestLine, dump, line_of, unmatched_line
-from airflow_provider_aisa.core.batch.plan import Plan, PlannedItem
+from airflow_provider_aisa.core.batch.plan import Item, Plan, PlannedItem
 from airflow_provider_aisa.core.batch.spec import BatchSpec
 from airflow_provider_aisa.core.budget import spent_on
 from airflow_provider_aisa.core.generate import decide
-from airflow_provider_aisa.core.images.finding import verify
-from airflow_provider_aisa.core.images.stored import StoredImage
-from airflow_provider_aisa.core.journal.entry import Stored
 from airflow_provider_aisa.core.journal.steps import Action
 from airflow_provider_aisa.core.journal.store import Found, Journal
 from airflow_provider_aisa.core.receipt import Receipt
@@ -32,12 +29,12 @@ from airflow_provider_aisa.exceptions import AisaError, JournalUnreadable
 log = logging.getLogger(__name__)
 
 S = TypeVar("S")
-T = TypeVar("T")
 
-_READERS: Final = 24  # threads
-_AT_ONCE: Final = 1000  # items that are looked at together: as many images as one page of a listing has
-#: Pages of a listing for each thousand images that are looked for: a folder may hold other things as well.
-_PAGES: Final = 3
+#: Threads that read entries.
+READERS: Final = 24
+_AT_ONCE: Final = 1000  # entries that are in memory together
+_PAGE: Final = 1000  # keys of one request that lists
+_LAST: Final = "\U0010ffff"  # comes after whatever else a key may go on with
 _MOST_NAMED: Final = 5
 
 
@@ -59,39 +56,36 @@ class Earlier:
 
 
 def look_back(
-    spec: BatchSpec, plan: Plan, bucket: Bucket, *, settled: Callable[[ManifestLine], None]
+    spec: BatchSpec, plan: Plan, bucket: Bucket, *, tell: Callable[[ManifestLine], None]
 ) -> Earlier:
     """Settle in the plan what is stored already, and return what the rest costs. Blocks.
 
-    :param settled: gets the line of each item that is settled.
+    :param tell: gets the line of each item that is settled, and of each purchase that belongs to no item.
     :raises StorageFailed: the bucket is missing, or may not be listed, read or written.
     """
     layout = spec.layout
-    found = (key.removeprefix(layout.entries) for key, _ in bucket.list_keys(layout.entries))
+    keys = (key for key, _ in bucket.list_keys(layout.entries) if key.endswith(".json"))
+    found = (key.removeprefix(layout.entries) for key in keys)
     plan.mark_found(found)
     body = json.dumps({"batch": asdict(spec.buyer.owner), "items": plan.total}, indent=1).encode()
     bucket.write(layout.description, body, only_if=None, is_conditional=False)
     earlier = Earlier(conditions_hold=Journal(bucket, layout.description).conditions_hold(body))
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="aisa-look-back") as pool:
+    with ThreadPoolExecutor(READERS, thread_name_prefix="aisa-look-back") as pool:
         back = _LookBack(spec, plan, bucket, pool, earlier)
         for some in _blocks(plan.with_entry(), _AT_ONCE):
-            for line in back.look(some):
-                settled(line)
-        if spec.idempotency_key is None:
-            back.look_at_strangers()
+            back.read(some)
+        back.list_images()
+        for settled in plan.settle_expected():
+            tell(json.loads(settled))
+        if spec.idempotency_key is None or spec.max_cost_usd is not None:
+            # Under an author's own key there may be thousands of entries of others: who has no budget does
+            # without reading them.
+            for line in back.look_at_strangers():
+                tell(line)
     cost, images = plan.new_cost()
     earlier.to_buy += cost
     earlier.images += images
     return earlier
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    """An item that is stored, if its images still are what they were."""
-
-    planned: PlannedItem
-    stored: Stored
-    receipt: Receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,71 +96,86 @@ class _LookBack:
     pool: ThreadPoolExecutor
     earlier: Earlier
 
-    def look(self, some: list[PlannedItem]) -> Iterator[ManifestLine]:
-        """Read the entries of some items, and yield the lines of those that need nothing more."""
+    def read(self, some: list[PlannedItem]) -> None:
+        """Read the entries of some items: what was spent on each, and which images it should have."""
         entries = self.pool.map(self._read, [self.spec.job(one.item).journal_key for one in some])
-        candidates = []
         for planned, found in zip(some, entries, strict=True):
-            candidate = self._judge(planned, found)
-            if candidate is not None:
-                candidates.append(candidate)
-        listed = self._listed([image for one in candidates for image in one.stored.images])
-        doubtful = [one for one in candidates if any(listed.get(i.key) != i.etag for i in one.stored.images)]
-        lost = {
-            id(one) for one, what in zip(doubtful, self.pool.map(self._verify, doubtful), strict=True) if what
-        }
-        for one in candidates:
-            if id(one) not in lost:
-                line = line_of(one.planned.item.id, one.receipt)
-                self.plan.settle(one.planned.position, dump(line))
-                yield line
+            self._judge(planned, found)
 
-    def look_at_strangers(self) -> None:
-        """Count what was paid for requests that have changed since, and tell it in the manifest."""
+    def list_images(self) -> None:
+        """Note which of the images that should be there are there: a request per thousand that lie together.
+
+        The listing is made where images are expected, so it takes no longer than looking at each of them,
+        whatever else there is in their folder. What it does not show is looked at when its item's turn comes.
+        """
+        folder, key = self.spec.defaults.target.folder, self.plan.next_expected("")
+        while key is not None:
+            prefix = folder if key.startswith(folder) else key[: key.rfind("/") + 1]
+            page = list(islice(self.bucket.list_keys(prefix, since=key), _PAGE))
+            self.plan.see(page)
+            is_end = len(page) < _PAGE
+            key = self.plan.next_expected(max(key, prefix + _LAST if is_end else page[-1][0]))
+
+    def look_at_strangers(self) -> Iterator[ManifestLine]:
+        """Count what was paid for requests that have changed since, and yield the lines that tell of it."""
         entries = self.spec.layout.entries
-        told = []
+        told, unreadable = [], []
         for some in _blocks(self.plan.strangers(), _AT_ONCE):
             keys = [f"{entries}{name}" for name in some]
             for name, key, found in zip(some, keys, self.pool.map(self._read, keys), strict=True):
-                if found is None or found.entry.buyer.owner != self.spec.buyer.owner:
+                uri = self.bucket.uri(key)
+                if isinstance(found, JournalUnreadable):
+                    unreadable.append(uri)
+                if not isinstance(found, Found) or found.entry.buyer.owner != self.spec.buyer.owner:
                     continue
-                entry, uri = found.entry, self.bucket.uri(key)
+                entry = found.entry
                 self.earlier.spent += spent_on(entry, self.spec.buyer, self.spec.policy)
-                if entry.response is not None or entry.may_be_billed:
-                    self.plan.tell_stranger(name, dump(unmatched_line(entry, uri)))
+                if entry.response is not None or entry.stored is not None or entry.may_be_billed:
+                    line = unmatched_line(entry, uri)
+                    self.plan.tell_stranger(name, dump(line))
                     told.append(f"{entry.item!r} ({entry.state}, {uri})")
+                    yield line
         if told:
             log.warning(
                 "%d purchase(s) of earlier attempts belong to requests that have changed or are gone. They "
-                "are at the end of the manifest, and count in max_cost_usd: %s%s",
+                "are at the end of the manifest, and count in max_cost_usd: %s",
                 len(told),
-                ", ".join(told[:_MOST_NAMED]),
-                ", …" if len(told) > _MOST_NAMED else "",
+                _first(told),
+            )
+        if unreadable:
+            log.warning(
+                "%d object(s) of the journal belong to no request and cannot be read, so nobody knows what "
+                "was paid for them. Look at them: %s",
+                len(unreadable),
+                _first(unreadable),
             )
 
-    def _read(self, key: str) -> Found | None:
+    def _read(self, key: str) -> Found | JournalUnreadable | None:
         try:
             return Journal(self.bucket, key).load()
-        except JournalUnreadable:
-            return None  # Its item fails when its turn comes, and nothing is bought.
+        except JournalUnreadable as e:
+            return e
 
-    def _judge(self, planned: PlannedItem, found: Found | None) -> _Candidate | None:
-        """Count what was spent on an item, and return it if it is stored."""
-        if found is None:
-            return None
+    def _judge(self, planned: PlannedItem, found: Found | JournalUnreadable | None) -> None:
+        """Count what was spent on an item, and note its images if it is stored."""
         spec, item = self.spec, planned.item
+        if found is None:
+            self._count_to_buy(item)  # Somebody has deleted the entry since it was listed.
+            return
+        if isinstance(found, JournalUnreadable):
+            return  # Its item fails when its turn comes, and nothing is bought.
         uri = self.bucket.uri(spec.job(item).journal_key)
         self.earlier.spent += spent_on(found.entry, spec.buyer, spec.policy)
         try:
             step = decide(spec.job(item), uri, found)
         except AisaError:
-            return None  # So does this.
+            return  # So does this.
         if step.action is Action.BUY:
-            self.earlier.to_buy += item.cost_usd
-            self.earlier.images += item.request.n
+            self._count_to_buy(item)
         stored = step.stored
-        if stored is None or (len(stored.images) < item.request.n and spec.on_partial == "fail"):
-            return None
+        least = item.request.n if spec.on_partial == "fail" else 1
+        if stored is None or len(stored.images) < least:
+            return
         receipt = Receipt(
             uri,
             response=stored.response,
@@ -175,22 +184,16 @@ class _LookBack:
             unknown_outcomes=len(found.entry.may_be_billed),
             is_reused=True,
         )
-        return _Candidate(planned, stored, receipt)
+        images = [(image.key, image.etag) for image in stored.images]
+        self.plan.expect(planned.position, dump(line_of(item.id, receipt)), images)
 
-    def _listed(self, images: list[StoredImage]) -> dict[str, str]:
-        """Return the ETags of images by key, as a listing of their folder has them."""
-        if not images:
-            return {}
-        wanted = {image.key for image in images}
-        first, last = min(wanted), max(wanted)
-        common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
-        most = _PAGES * 1000 * (1 + len(images) // 1000)
-        listing = islice(self.bucket.list_keys(first[:common], since=first), most)
-        return {key: etag for key, etag in listing if key in wanted}
+    def _count_to_buy(self, item: Item) -> None:
+        self.earlier.to_buy += item.cost_usd
+        self.earlier.images += item.request.n
 
-    def _verify(self, one: _Candidate) -> bool:
-        """Return whether images of an item are not what they were."""
-        return bool(verify(one.stored.images, claim_id=one.stored.claim_id, bucket=self.bucket))
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:_MOST_NAMED]) + (", …" if len(names) > _MOST_NAMED else "")
 
 
 def _blocks(values: Iterable[S], size: int) -> Iterator[list[S]]:

@@ -135,7 +135,7 @@ class Batch:
     def _look_back(self) -> Earlier:
         """Find out what earlier attempts have done, and that the rest may be written and paid for."""
         spec, bench = self._spec, self._bench
-        earlier = look_back(spec, self._plan, bench.bucket, settled=self._tally.count)
+        earlier = look_back(spec, self._plan, bench.bucket, tell=self._tally.count)
         for planned in self._plan.left():
             spec.job(planned.item).check_metadata()  # All items have the same, but for their size.
             break
