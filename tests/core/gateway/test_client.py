@@ -2,9 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -279,6 +284,45 @@ def test_a_retry_after_that_takes_too_long_is_raised_with_its_seconds(face: Face
     assert gateway.clock.slept == []
 
 
+@pytest.mark.parametrize("value", ["999999999", "3601", "Fri, 31 Dec 9999 23:59:59 GMT"])
+@pytest.mark.parametrize("max_wait", [60.0, math.inf])
+def test_more_than_an_hour_is_never_waited_out_in_process(face: Face, value: str, max_wait: float) -> None:
+    """A batch waits out rate limits however often they come; one of 31 years it does not."""
+    gateway = Gateway([refused(429, "rate_limit_exceeded", Retry_After=value), OK])
+    with pytest.raises(RateLimited) as caught:
+        face.generate(gateway.client(max_wait=max_wait))
+    assert caught.value.retry_after is not None
+    assert caught.value.retry_after >= 3601
+    assert f"It asks to wait {caught.value.retry_after:,.0f} s." in str(caught.value)
+    assert len(gateway.requests) == 1
+    assert gateway.clock.slept == []
+
+
+def test_without_a_limit_of_its_own_a_call_waits_out_an_hour(face: Face) -> None:
+    gateway = Gateway([refused(429, Retry_After="3600"), OK])
+    face.generate(gateway.client(max_wait=math.inf))
+    assert sum(gateway.clock.slept) == 3600
+
+
+def test_the_key_is_free_again_after_an_hour_whatever_the_gateway_said(face: Face) -> None:
+    clock = Clock()
+    pacer = make_pacer(clock)
+    with pytest.raises(RateLimited):
+        face.generate(Gateway([refused(429, Retry_After="999999999")], clock).client(pacer=pacer))
+    with pytest.raises(RateLimited, match="wait 3600 s more"):
+        face.generate(Gateway([OK], clock).client(pacer=pacer))
+    clock.now += 3600
+    face.generate(Gateway([OK], clock).client(pacer=pacer))
+    assert clock.slept == []
+
+
+def test_a_failing_gateway_that_asks_for_more_than_an_hour_is_not_waited_for(face: Face) -> None:
+    gateway = Gateway([refused(503, "gateway_error", Retry_After="999999999"), OK])
+    with pytest.raises(GatewayFailed, match="It asks to wait 999,999,999 s"):
+        face.generate(gateway.client(max_wait=math.inf))
+    assert len(gateway.requests) == 1
+
+
 def test_retry_after_is_obeyed_only_as_long_as_a_minute_is_not_used_up(face: Face) -> None:
     gateway = Gateway([refused(429, Retry_After="40"), refused(429, Retry_After="21"), OK])
     error = outcome(face, gateway)
@@ -386,6 +430,53 @@ def test_params_headers_and_json_are_sent_but_cannot_replace_the_key(face: Face)
     assert json.loads(request.content) == [1]
 
 
+def test_a_callers_own_headers_cannot_say_whom_it_is_for_or_how_it_travels(face: Face) -> None:
+    gateway = Gateway([MODELS])
+    settings = make_settings()
+    own = ["Host", "HOST", "Authorization", "Proxy-Authorization", "Content-Length", "Transfer-Encoding"]
+    own += ["Connection", "Accept-Encoding", "User-Agent"]
+    face.send(gateway.client(settings), Call("POST", "x", json=[1], headers=dict.fromkeys(own, "evil")))
+    (request,) = gateway.requests
+    assert "evil" not in str(request.headers.raw)
+    assert request.headers.get_list("host") == ["gateway.test"]
+    assert request.headers.get_list("content-length") == ["3"]
+    assert request.headers.get_list("accept-encoding") == ["identity"]
+    assert "transfer-encoding" not in request.headers
+
+
+def test_a_callers_own_accept_replaces_ours(face: Face) -> None:
+    gateway = Gateway([MODELS])
+    face.send(gateway.client(), Call("GET", "x", headers={"ACCEPT": "text/event-stream"}))
+    assert gateway.requests[0].headers.get_list("accept") == ["text/event-stream"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        Call("GET", "x", headers={"X-Own": "secret\r\nHost: evil"}),
+        Call("GET", "x", headers={"X-Own": "secret\x00"}),
+        Call("GET", "x", headers={"X-Own": "secret\ud800"}),
+        Call("GET", "x", headers={"X-Own": "secretä"}),
+        Call("GET", "x", headers={"X Own": "secret"}),
+        Call("GET", "x", headers={"": "secret"}),
+        Call("GET", "x", headers=cast("dict[str, str]", {"X-Own": 7})),
+        Call("GE T", "x"),
+        Call("", "x"),
+        Call("GET", "//["),
+        Call("POST", "x", json=object()),
+        Call("POST", "x", json=float("nan")),
+        Call("POST", "x", json="\ud800"),
+    ],
+    ids=lambda call: f"{call.method!r} {call.endpoint} {len(call.headers)}",
+)
+def test_what_http_cannot_carry_is_refused_before_anything_is_sent(face: Face, call: Call) -> None:
+    gateway = Gateway([MODELS])
+    with pytest.raises(InvalidRequest) as caught:
+        face.send(gateway.client(), call)
+    assert "secret" not in str(caught.value)
+    assert gateway.requests == []
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_not_followed_so_the_key_stays(face: Face, status: int) -> None:
     gateway = Gateway([httpx.Response(status, headers={"location": "https://elsewhere.test/"}), OK])
@@ -414,6 +505,80 @@ def test_an_answer_that_echoes_the_key_does_not_bring_it_into_the_error(face: Fa
         face.generate(gateway.client(settings))
     assert settings.api_key not in str(caught.value)
     assert "bad key ***" in str(caught.value)
+
+
+@pytest.mark.parametrize("where", ["body", "header"])
+def test_a_key_that_a_success_echoes_as_request_id_is_not_kept(face: Face, where: str) -> None:
+    settings = make_settings()
+    body = {"data": [{"url": "https://cdn.test/0"}], "model": f"m {settings.api_key}"}
+    if where == "body":
+        body["request_id"] = settings.api_key
+    answer = httpx.Response(200, json=body, headers={"x-request-id": settings.api_key})
+    response = face.generate(Gateway([answer]).client(settings))
+    assert (response.request_id, response.model) == ("***", "m ***")
+
+
+def test_what_cannot_be_connected_to_for_good_is_a_wrong_connection_at_once(face: Face) -> None:
+    gateway = Gateway([lambda _: CannotConnect("the certificate is not valid", is_final=True), OK])
+    error = outcome(face, gateway)
+    assert type(error) is InvalidConnection
+    assert str(error) == (
+        "AIsa at gateway.test cannot be reached: the certificate is not valid. Nothing was sent."
+    )
+    assert len(gateway.requests) == 1
+
+
+def test_our_own_reason_for_a_failed_connection_is_shown(face: Face) -> None:
+    gateway = Gateway([lambda _: CannotConnect("Connection refused")])
+    error = outcome(face, gateway, max_retries=1)
+    assert "could not be reached (Connection refused); nothing was sent" in str(error)
+    assert len(gateway.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("HTTPS_PROXY", "http://"), ("ALL_PROXY", "socks5://proxy"), ("https_proxy", "user:pa55#@proxy:1")],
+)
+def test_a_proxy_that_cannot_be_used_is_said_when_the_client_is_made(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """Before anything is claimed: after that it would look like a request that may have been billed."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidConnection) as caught:
+        AisaClient(make_settings())
+    assert "pa55" not in str(caught.value)
+    AisaClient(make_settings(base_url="http://127.0.0.1:1/v1")).close()
+
+
+def test_certificates_that_cannot_be_read_are_a_wrong_connection_and_nothing_was_sent(
+    tmp_path: Path,
+) -> None:
+    """In a process of its own: the certificates are read once."""
+    for name, content in {"missing.pem": None, "empty.pem": "", "text.pem": "no certificate"}.items():
+        file = tmp_path / name
+        if content is not None:
+            file.write_text(content)
+        code = (
+            "from tests.support import make_settings\n"
+            "from airflow_provider_aisa.core.gateway.client import AisaClient, generation\n"
+            "from airflow_provider_aisa.core.gateway.request import ImageRequest\n"
+            "from airflow_provider_aisa.core.gateway.retries import may_be_billed\n"
+            "call = generation(ImageRequest.parse(prompt='a'))\n"
+            "client = AisaClient(make_settings(base_url='https://127.0.0.1:1/v1'))\n"
+            "outcome = client.exchange(call)\n"
+            "print(may_be_billed(outcome))\n"
+            "client.next_delay(outcome, client.retries(call))\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "SSL_CERT_FILE": str(file)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout == "False\n", done.stderr
+        assert "InvalidConnection: AIsa at 127.0.0.1:1 cannot be reached" in done.stderr
+        assert "SSL_CERT_FILE" in done.stderr
 
 
 def test_the_models_are_listed_by_their_ids(face: Face) -> None:

@@ -123,11 +123,62 @@ def test_a_retry_after_that_makes_no_sense_is_ignored(value: str) -> None:
     assert read_retry_after(httpx.Response(429, headers=headers)) is None
 
 
-def test_retry_after_as_a_date_is_read_as_the_time_until_then() -> None:
-    date = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
-    seconds = read_retry_after(httpx.Response(429, headers={"Retry-After": date}))
-    assert seconds is not None
-    assert 3_000 < seconds <= 3_600
+def seconds(value: str, *, date: str | None = None) -> float | None:
+    """Read a Retry-After, in an answer with its own date or without one."""
+    headers = {"Retry-After": value} | ({} if date is None else {"Date": date})
+    return read_retry_after(httpx.Response(429, headers=headers))
+
+
+@pytest.mark.parametrize(
+    ("value", "figure"),
+    [
+        ("Wed, 01 Jan 2020 00:01:00 GMT", 60),
+        ("Wed, 01 Jan 2020 00:00:00 GMT", 0),
+        ("Tue, 31 Dec 2019 23:00:00 GMT", 0),
+        ("Wed, 01 Jan 2020 01:01:00 +0100", 60),
+        ("Wednesday, 01-Jan-20 00:01:00 GMT", 60),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 251_824_463_999),
+        ("Fri, 31 Dec 9999 23:59:59 -1200", None),
+    ],
+)
+def test_a_date_is_counted_from_the_answers_own_date_because_clocks_differ(
+    value: str, figure: float | None
+) -> None:
+    assert seconds(value, date="Wed, 01 Jan 2020 00:00:00 GMT") == figure
+
+
+@pytest.mark.parametrize("date", [None, "", "soon", "Fri, 99 Foo 2026 00:00:00 GMT"])
+def test_without_a_usable_date_of_its_own_an_answers_retry_after_is_counted_from_now(
+    date: str | None,
+) -> None:
+    found = seconds(format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True), date=date)
+    assert found is not None
+    assert 3_000 < found <= 3_600
+
+
+def test_the_figure_stands_in_the_message() -> None:
+    found = error(429, "rate_limit_exceeded", Retry_After="999999999")
+    assert found.retry_after == 999_999_999
+    assert "It asks to wait 999,999,999 s." in str(found)
+    assert "asks to wait" not in str(error(429, "rate_limit_exceeded"))
+
+
+dates = st.builds(
+    "{}, {:02} {} {} {:02}:{:02}:{:02} {}".format,
+    st.sampled_from(["Mon", "Fri", "x"]),
+    st.integers(0, 99),
+    st.sampled_from(["Jan", "Dec", "Foo"]),
+    st.integers(0, 99_999),
+    st.integers(0, 30),
+    st.integers(0, 99),
+    st.integers(0, 99),
+    st.sampled_from(["GMT", "-0000", "+2400", "-9999", "+99999999999999999999", "Z", ""]),
+)
+
+
+@given(value=dates, date=dates)
+def test_any_pair_of_dates_is_a_wait_or_ignored(value: str, date: str) -> None:
+    assert (seconds(value, date=date) or 0.0) >= 0.0
 
 
 @pytest.mark.parametrize("date", ["Wed, 01 Jan 2020 00:00:00 GMT", "Wed, 01 Jan 2020 00:00:00 -0000"])
@@ -221,6 +272,26 @@ def test_an_error_never_holds_the_key_wherever_the_gateway_echoes_it(where: str)
     shown = f"{found} {found.code} {found.request_id} {found.args}"
     assert "secret" not in shown
     assert "***" in shown
+
+
+@pytest.mark.parametrize("where", ["message", "header", "title", "location", "type"])
+def test_a_link_that_the_gateway_echoes_is_cut_to_its_host(where: str) -> None:
+    """Signed links are as good as the images: https://cdn.example/a?signature=1 is worth what it cost."""
+    link = "https://cdn.example/a?signature=1"
+    response = {
+        "message": httpx.Response(400, json={"error": {"message": f"cannot read {link}"}}),
+        "header": httpx.Response(400, headers={"x-request-id": link}),
+        "title": httpx.Response(400, html=f"<title>{link}</title>"),
+        "location": httpx.Response(302, headers={"location": link}),
+        "type": httpx.Response(400, text="x", headers={"content-type": link}),
+    }[where]
+    found = read_error(response, api_key=KEY)
+    assert "cdn.example" in str(found)
+    assert "signature" not in f"{found} {found.request_id}"
+
+
+def test_control_characters_do_not_reach_a_terminal() -> None:
+    assert "\x1b" not in str(error(500, message="\x1b[31mred\x1b[0m\x07"))
 
 
 def test_whatever_looks_like_a_key_is_hidden_also_when_it_is_another_one() -> None:

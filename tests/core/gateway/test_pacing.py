@@ -167,6 +167,13 @@ def test_a_shorter_pause_does_not_end_a_longer_one(take: Callable[..., float], c
     assert take(pacer) == 10
 
 
+@pytest.mark.parametrize("seconds", [3_600, 3_601, 999_999_999, 251_824_463_999.0, float("inf")])
+def test_no_pause_is_longer_than_an_hour(take: Callable[..., float], clock: Clock, seconds: float) -> None:
+    pacer = make_pacer(clock)
+    pacer.pause(seconds)
+    assert take(pacer, float("inf")) == 3_600
+
+
 def test_after_a_pause_requests_are_spaced_again(take: Callable[..., float], clock: Clock) -> None:
     pacer = make_pacer(clock, per_minute=60)
     pacer.pause(10)

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_aisa.core import typed_json
+from airflow_provider_aisa.core.gateway.answers import MIB
 from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.gateway.response import GeneratedImage, GenerationResponse
-from airflow_provider_aisa.core.gateway.routes.images import read
+from airflow_provider_aisa.core.gateway.routes.images import build, read
 from airflow_provider_aisa.exceptions import OutcomeUnknown
 
 KEY = "sk-aisa-very-secret-1234"
@@ -157,6 +158,49 @@ def test_any_json_is_a_response_or_one_of_our_errors(body: object) -> None:
     except OutcomeUnknown:
         return
     assert len(response.available) + len(response.refused) == len(response.images)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_at_most_as_many_images_are_kept_as_were_asked_for_and_the_rest_is_counted(n: int) -> None:
+    data = [{"error": {"code": "c"}}, *({"url": f"https://cdn.example/{each}"} for each in range(3_000))]
+    response = generation({"data": data}, n=n)
+    assert [image.index for image in response.available] == list(range(1, n + 1))
+    assert (len(response.refused), response.surplus) == (1, 3_000 - n)
+    assert response.billed == 3_000
+    assert generation({"data": data, "usage": {"generated_images": n}}, n=n).billed == n
+
+
+def test_as_many_errors_are_kept_as_images_were_asked_for() -> None:
+    response = generation({"data": [{"error": {"code": str(each)}} for each in range(3_000)]}, n=2)
+    assert [image.error_code for image in response.refused] == ["0", "1"]
+    assert (response.available, response.surplus) == ((), 0)
+
+
+def test_usage_that_is_too_long_for_figures_keeps_what_is_billed() -> None:
+    long = {"generated_images": 1, "x": ["y" * 100] * 1_000}
+    assert generation({**EXAMPLE, "usage": long}).usage == {"generated_images": 1}
+    assert generation({**EXAMPLE, "usage": {"x": "y" * 100_000}}).usage == {}
+
+
+def test_a_link_that_is_too_long_to_be_one_is_no_image() -> None:
+    assert generation({"data": [{"url": "https://cdn.example/" + "a" * 10_000}]}).available == ()
+
+
+@pytest.mark.parametrize("figure", [True, -1, 10**100, 1.5, "2", None, [1]])
+def test_a_figure_that_nobody_can_have_billed_counts_what_was_delivered(figure: object) -> None:
+    response = generation({**EXAMPLE, "usage": {"generated_images": figure}})
+    assert response.billed == 1
+    assert not response.is_known_unbilled
+
+
+@pytest.mark.parametrize("created", [True, -1, 10**100, 1.5, "1", None])
+def test_a_time_that_is_none_is_left_out(created: object) -> None:
+    assert generation({**EXAMPLE, "created": created}).created is None
+
+
+def test_room_is_left_for_all_images_to_come_as_base64() -> None:
+    limits = [build(ImageRequest.parse(prompt="a", n=n)).answer_limit // MIB for n in (1, 4, 5, 15, 999_999)]
+    assert limits == [64, 64, 80, 240, 256]
 
 
 @pytest.mark.parametrize(
