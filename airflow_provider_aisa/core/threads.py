@@ -139,7 +139,8 @@ def run_apart(main: Coroutine[Any, Any, T]) -> T:
             if task is not None:
                 loop.call_soon_threadsafe(task.cancel)
             wait([future], timeout=2 * GRACE)
-        main.close()  # It is unused when there was no thread for it.
+        elif not started.done():  # There was no thread for it.
+            main.close()
 
 
 async def or_undone(make: Callable[[], T], undo: Callable[[T], object]) -> T:

@@ -94,13 +94,12 @@ async def store_images(
     :raises Exception: what is no AisaError, after all images have ended.
     """
     images = response.available[:asked]
-    if len(response.available) > asked:
+    if surplus := len(response.available) - len(images):
         log.warning(
-            "Request %s asked for %d image(s) and %d came: the first %d are stored, the others are not.",
+            "Request %s was for %d image(s), and %d more came: those are not stored.",
             response.request_id,
             asked,
-            len(response.available),
-            asked,
+            surplus,
         )
     earlier = (
         None if paid_before is None else Earlier(bucket, target, claim_id, paid_before, several=asked > 1)

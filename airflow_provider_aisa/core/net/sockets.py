@@ -14,6 +14,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final, TypeVar
@@ -28,6 +29,10 @@ T = TypeVar("T")
 #: Seconds for one step of connecting; with several addresses, the next one is tried after that.
 CONNECT_TIMEOUT: Final = 10.0
 _BLOCK: Final = 64 * 1024
+#: Bytes taken from a connection at once, where there are so many. httpcore asks for half of it, and spends as
+#: much time on a small block as on a large one.
+_AT_ONCE: Final = 128 * 1024
+_TLS_RECORD: Final = 16 * 1024  # the largest; OpenSSL hands out one at a time
 # A generation takes minutes in which not a byte flows, and routers forget connections that look idle.
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5))
 
@@ -160,10 +165,11 @@ class _Stream(httpcore.NetworkStream):
         self._layers = layers
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Return the next bytes, more than ``max_bytes`` where they are there: httpcore takes them."""
         deadline = self._follow(timeout)
         try:
             deadline.arm(self._sock)
-            data = self._sock.recv(max_bytes)
+            data = _receive(self._sock)
         except TimeoutError:
             raise httpcore.ReadTimeout("it did not answer in time") from None
         except OSError as e:
@@ -293,6 +299,20 @@ class _TlsInTls(httpcore.NetworkStream):
     def _flush(self, timeout: float | None) -> None:
         if data := self._outgoing.read():
             self._outer.write(data, timeout)
+
+
+def _receive(sock: socket.socket) -> bytes:
+    """Wait for the next bytes of a connection, and return as many as have arrived; empty at its end."""
+    if not isinstance(sock, ssl.SSLSocket):
+        return sock.recv(_AT_ONCE)
+    block = memoryview(bytearray(_AT_ONCE))
+    filled = got = sock.recv_into(block)
+    sock.setblocking(False)  # The next operation sets its time limit anew.
+    with suppress(ssl.SSLWantReadError):
+        while got and filled >= _TLS_RECORD and filled < len(block):
+            got = sock.recv_into(block[filled:])
+            filled += got
+    return bytes(block[:filled])
 
 
 def _is_readable(sock: socket.socket) -> bool:
