@@ -12,6 +12,7 @@ from aiohttp import web
 
 from airflow_provider_aisa.sandbox.contract import Refusal
 from airflow_provider_aisa.sandbox.faults import CDN
+from airflow_provider_aisa.sandbox.hostile import twice_gzipped_bomb
 from airflow_provider_aisa.sandbox.images import render
 from airflow_provider_aisa.sandbox.records import CdnRequest
 from airflow_provider_aisa.sandbox.state import MOVED
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_aisa.sandbox.state import SandboxState
 
 PRIVATE_ADDRESS = "http://169.254.169.254/latest/meta-data/"
+MAIL_ADDRESS = "mailto:images@example.com"
 OVERSIZED = 65 * 1024 * 1024
 _CREDENTIALS = {"authorization", "cookie", "proxy-authorization", "x-api-key"}
 _XML = """<?xml version="1.0" encoding="UTF-8"?>
@@ -78,16 +80,26 @@ class Cdn:
         response = web.StreamResponse(headers={"Content-Type": f"image/{picture.image_format}"})
         if kind != "oversized_chunked":
             response.content_length = length
+        if kind == "cdn_gzip_bomb":
+            return await self._send_bomb(request, picture)
         self._finish(request, response)
         sent = 0 if request.method == "HEAD" else length // 2 if kind == "cdn_cut" else length
         if fault and kind == "cdn_slow":
             pieces = list(image.chunks(largest=-(-length // 10)))
             await send(request, response, pieces, pause=fault.delay / len(pieces))
+        elif fault and kind == "cdn_drip":
+            await send(request, response, image.chunks(largest=1), pause=fault.delay)
         else:
             await send(request, response, image.chunks(sent))
         if kind == "cdn_cut":
             cut(request)
         return response
+
+    async def _send_bomb(self, request: web.BaseRequest, picture: Picture) -> web.StreamResponse:
+        loop = asyncio.get_running_loop()
+        body = await loop.run_in_executor(self._state.drawing, twice_gzipped_bomb)
+        headers = {"Content-Type": f"image/{picture.image_format}", "Content-Encoding": "gzip, gzip"}
+        return self._finish(request, web.Response(body=body, headers=headers))
 
     def _finish(self, request: web.BaseRequest, response: web.StreamResponse) -> web.StreamResponse:
         """Record the request before its answer is sent, so that whoever has the answer finds the record."""
@@ -119,6 +131,8 @@ def _instead(request: web.BaseRequest, fault: Fault) -> web.Response | None:
             return html_page(200, "Welcome")
         case "cdn_redirect":
             return web.Response(status=302, headers={"Location": f"{MOVED}{request.path_qs}"})
+        case "cdn_redirect_mailto":
+            return web.Response(status=302, headers={"Location": MAIL_ADDRESS})
         case "cdn_redirect_private":
             return web.Response(status=302, headers={"Location": PRIVATE_ADDRESS})
     return None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, get_args
 
 from airflow_provider_aisa.sandbox import Fault
 from airflow_provider_aisa.sandbox.contract import PRICE_USD
-from airflow_provider_aisa.sandbox.faults import KINDS
+from airflow_provider_aisa.sandbox.faults import KINDS, Billing, Kind
 from airflow_provider_aisa.sandbox.records import GatewayRequest
 from airflow_provider_aisa.sandbox.settings import DEFAULT_API_KEY, ImageFormat
 
@@ -33,6 +33,9 @@ AIsa sandbox: a local gateway, free of charge. Ctrl-C stops it.
                  -d '{{"kind": "rate_limited", "times": 2, "retry_after": 3}}'
   ledger    curl {origin}/_sandbox/ledger
 """
+_FAULTS = """\
+Faults (more can be said of one through /_sandbox/faults, or in Python with `Fault`):"""
+_BILLED: dict[Billing, str] = {"never": "", "if asked": " [billed if asked]", "always": " [billed]"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_aisa.sandbox",
         description="A local AIsa gateway and CDN for developing DAGs: free, offline, with faults on demand.",
-        epilog="Faults:\n" + "\n".join(f"  {kind:21} {rule.words}" for kind, rule in KINDS.items()),
+        epilog="\n".join([_FAULTS, *(f"  {kind:21} {_described(rule)}" for kind, rule in KINDS.items())]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
@@ -93,6 +96,10 @@ def _parser() -> argparse.ArgumentParser:
         help="repeatable; see below",
     )
     return parser
+
+
+def _described(rule: Kind) -> str:
+    return f"{rule.words}{_BILLED[rule.billing]}"
 
 
 def _fault(text: str) -> Fault:

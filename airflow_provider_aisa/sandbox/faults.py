@@ -20,16 +20,26 @@ FaultKind = Literal[
     "unavailable",
     "gateway_timeout",
     "html_error",
+    "html_504",
+    "html_520",
+    "html_524",
     "html_ok",
     "broken_json",
+    "gzip_bomb",
+    "endless_body",
+    "drip_headers",
+    "drip_body",
     "hang",
     "cut_before_billing",
     "cut_after_billing",
     "cut_mid_body",
     "fewer_images",
+    "more_images",
     "no_images",
     "image_error",
     "b64_json",
+    "bad_b64",
+    "bad_link",
     "private_link",
     "redirect",
     "expired_link",
@@ -37,7 +47,10 @@ FaultKind = Literal[
     "cdn_server_error",
     "cdn_cut",
     "cdn_slow",
+    "cdn_drip",
+    "cdn_gzip_bomb",
     "cdn_redirect",
+    "cdn_redirect_mailto",
     "cdn_redirect_private",
     "truncated_image",
     "html_image",
@@ -75,16 +88,26 @@ KINDS: dict[FaultKind, Kind] = {
     "unavailable": Kind("the gateway is overloaded", 503, "gateway_error", "if asked"),
     "gateway_timeout": Kind("the image provider did not answer in time", 504, "upstream_timeout", "if asked"),
     "html_error": Kind("a proxy answers with an HTML page", 502, billing="if asked"),
+    "html_504": Kind("a proxy gives up waiting, with an HTML page", 504, billing="if asked"),
+    "html_520": Kind("a proxy does not understand the gateway: HTML", 520, billing="if asked"),
+    "html_524": Kind("another proxy gives up waiting, with an HTML page", 524, billing="if asked"),
     "html_ok": Kind("a proxy answers 200 with an HTML page", billing="always"),
     "broken_json": Kind("the JSON of the response stops half-way", billing="always"),
+    "gzip_bomb": Kind("a megabyte of gzip that unpacks to a gigabyte of JSON", billing="always"),
+    "endless_body": Kind("a response that never ends", None, billing="always"),
+    "drip_headers": Kind("a byte of headers each `delay` seconds, for ever", None, billing="always"),
+    "drip_body": Kind("a byte of the response each `delay` seconds, for ever", None, billing="always"),
     "hang": Kind("the gateway never answers", None, billing="if asked"),
     "cut_before_billing": Kind("the connection dies before anything was generated", None),
     "cut_after_billing": Kind("the connection dies when the images are ready", None, billing="always"),
     "cut_mid_body": Kind("the connection dies half-way through the response", None, billing="always"),
     "fewer_images": Kind("one image fewer than asked for", billing="always", shapes_images=True),
+    "more_images": Kind("100 images more than asked for", billing="always", shapes_images=True),
     "no_images": Kind("a response without images", shapes_images=True),
     "image_error": Kind("an error in place of one image", billing="always", shapes_images=True),
     "b64_json": Kind("base64 in place of links", billing="always", shapes_images=True),
+    "bad_b64": Kind("base64 that is none, not even ASCII", billing="always", shapes_images=True),
+    "bad_link": Kind("links that end in half a character", billing="always", shapes_images=True),
     "private_link": Kind("links to a private address", billing="always", shapes_images=True),
     "redirect": Kind("a redirect to another origin", 307),
     "expired_link": Kind("Request has expired", 403, "AccessDenied", cdn=True),
@@ -92,7 +115,10 @@ KINDS: dict[FaultKind, Kind] = {
     "cdn_server_error": Kind("We encountered an internal error.", 500, "InternalError", cdn=True),
     "cdn_cut": Kind("the download dies half-way", cdn=True),
     "cdn_slow": Kind("the download takes `delay` seconds", cdn=True),
+    "cdn_drip": Kind("a byte of the image each `delay` seconds", cdn=True),
+    "cdn_gzip_bomb": Kind("a few kilobytes that unpack, twice, to a gigabyte", cdn=True),
     "cdn_redirect": Kind("a redirect to a copy that works", 302, cdn=True),
+    "cdn_redirect_mailto": Kind("a redirect to an e-mail address", 302, cdn=True),
     "cdn_redirect_private": Kind("a redirect to a private address", 302, cdn=True),
     "truncated_image": Kind("half a file, with the Content-Length of the half", cdn=True),
     "html_image": Kind("an HTML page in place of the image", cdn=True),
@@ -107,9 +133,10 @@ class Fault:
 
     `after` matching requests pass first, then it hits `times` of them. `billed`: the images were generated
     and paid for all the same; a kind that never bills refuses it. `retry_after` (seconds) sets the header of
-    that name. `delay` is how long `cdn_slow` takes, in seconds. `prompt` narrows the fault to requests, and
-    their images, whose prompt contains this text; `path="/v1/models"` moves a gateway fault to the model
-    list. Raises ValueError when the fields do not fit together.
+    that name. `delay` is in seconds: how long `cdn_slow` takes in all, how long a drip waits before each
+    byte. `prompt` narrows the fault to requests, and their images, whose prompt contains this text;
+    `path="/v1/models"` moves a gateway fault to the model list. Raises ValueError when the fields do not fit
+    together.
     """
 
     kind: FaultKind

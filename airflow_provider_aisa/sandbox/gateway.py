@@ -14,6 +14,7 @@ from aiohttp import web
 
 from airflow_provider_aisa.sandbox.contract import MODELS, PRICE_USD, ImageOrder, Refusal, parse_order
 from airflow_provider_aisa.sandbox.faults import GENERATIONS, MODEL_LIST
+from airflow_provider_aisa.sandbox.hostile import drip_body, drip_headers, endless_body, gzip_bomb
 from airflow_provider_aisa.sandbox.images import render
 from airflow_provider_aisa.sandbox.records import GatewayRequest, LedgerEntry
 from airflow_provider_aisa.sandbox.wire import cut, html_page, lower_headers, send, wait_for_client_to_leave
@@ -23,7 +24,18 @@ if TYPE_CHECKING:
     from airflow_provider_aisa.sandbox.faults import Fault
     from airflow_provider_aisa.sandbox.state import SandboxState
 
+EXTRA_IMAGES = 100
+HALF_A_CHARACTER = "\ud83d"
 PRIVATE_LINK = "http://169.254.169.254/latest/meta-data/iam/security-credentials/image.png"
+_TITLES = {
+    "html_error": "Bad gateway",
+    "html_504": "504 Gateway Time-out",
+    "html_520": "Web server is returning an unknown error",
+    "html_524": "A timeout occurred",
+    "html_ok": "Welcome",
+}
+#: Faults without images that take as long as a generation: somebody has waited for one.
+_SLOW = {"no_images", "gateway_timeout", "html_504", "html_524"}
 _METHODS = {GENERATIONS: "POST", MODEL_LIST: "GET"}
 
 
@@ -139,7 +151,7 @@ class Gateway:
         order = parse_order(call.request.content_type, call.body)
         fault = self._state.faults.take(GENERATIONS, order.prompt)
         count = images_generated(order, fault)
-        if count or (fault and fault.kind in {"no_images", "gateway_timeout"}):
+        if count or (fault and fault.kind in _SLOW):
             await asyncio.sleep(self._state.settings.latency)
         if count:
             self._bill(call, order, count, fault.rule.status if fault else 200)
@@ -163,9 +175,10 @@ class Gateway:
         self, call: GatewayCall, order: ImageOrder, count: int, fault: Fault | None
     ) -> dict[str, object]:
         kind = fault.kind if fault else None
+        entries = count + EXTRA_IMAGES if kind == "more_images" else count
         data = [
             await self._entry(picture, order, kind)
-            for picture in self._state.pictures(order, count, call.number)
+            for picture in self._state.pictures(order, entries, call.number)
         ]
         if kind == "image_error":
             refused = {"code": "OutputImageSensitiveContentDetected", "message": "the image was refused"}
@@ -179,9 +192,12 @@ class Gateway:
             loop = asyncio.get_running_loop()
             image = await loop.run_in_executor(self._state.drawing, render, picture)
             return {"b64_json": base64.b64encode(b"".join(image.chunks())).decode(), "size": order.size}
-        if kind == "private_link":
-            return {"url": PRIVATE_LINK, "size": order.size}
-        return {"url": self._state.links.sign(picture, ttl=self._state.settings.link_ttl), "size": order.size}
+        if kind == "bad_b64":
+            return {"b64_json": "Zm9v\u00e9", "size": order.size}
+        link = self._state.links.sign(picture, ttl=self._state.settings.link_ttl)
+        if kind == "bad_link":
+            link += HALF_A_CHARACTER
+        return {"url": PRIVATE_LINK if kind == "private_link" else link, "size": order.size}
 
     async def _reply(
         self, call: GatewayCall, fault: Fault | None, payload: dict[str, object]
@@ -191,17 +207,28 @@ class Gateway:
             return web.json_response(payload)
         if fault.rule.code and fault.rule.status:
             raise self._refusal(fault, fault.rule.status, fault.rule.code)
+        if title := _TITLES.get(fault.kind):
+            return html_page(fault.rule.status or 200, title)
         match fault.kind:
-            case "html_error" | "html_ok":
-                return html_page(
-                    fault.rule.status or 200, "Bad gateway" if fault.kind == "html_error" else "Welcome"
-                )
             case "redirect":
                 elsewhere = f"{self._state.links.origin}/elsewhere{call.request.path}"
                 return web.Response(status=307, headers={"Location": elsewhere})
             case "broken_json":
                 text = json.dumps(payload)
                 return web.Response(text=text[: len(text) // 2], content_type="application/json")
+            case "gzip_bomb":
+                loop = asyncio.get_running_loop()
+                body = await loop.run_in_executor(
+                    self._state.drawing, gzip_bomb, b" ", json.dumps(payload).encode()
+                )
+                packed = {"Content-Encoding": "gzip"}
+                return web.Response(body=body, headers=packed, content_type="application/json")
+            case "endless_body":
+                await endless_body(call.request, self._headers(call))
+            case "drip_headers":
+                await drip_headers(call.request, fault.delay)
+            case "drip_body":
+                await drip_body(call.request, self._headers(call), fault.delay)
             case "hang":
                 await wait_for_client_to_leave(call.request)
             case "cut_mid_body":

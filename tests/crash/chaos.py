@@ -1,5 +1,8 @@
 """Hundreds of workers are killed at random while the gateway, the CDN and the store fail as well.
 
+Somebody deletes and rewrites journals whose requests are under way, too. Nobody can tell of a lost response
+whose only record was deleted, so an attempt whose journal is deleted does not die, and its store works.
+
 What happens is decided by the seed, the task's number, the attempt's and the request's: the same seed makes
 the same decisions. How far a worker has come when its death arrives is up to the machine.
 
@@ -23,6 +26,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from airflow_provider_aisa.sandbox import Fault, Sandbox
+from tests.crash.meddler import Meddler
 from tests.crash.scene import fetch
 from tests.crash.tripwire import Act, Tripwire
 
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_aisa.sandbox import LedgerEntry
+    from tests.crash.meddler import Meddling
     from tests.crash.tripwire import Answered, Seen
     from tests.crash.workers import Outcome, Run, Workers
     from tools.seaweedfs import SeaweedFS
@@ -39,6 +44,9 @@ LATENCY: Final = 0.05  # seconds per generation
 WILD_ATTEMPTS: Final = 6  # of a task, before it is left alone
 LAST_ATTEMPT: Final = 20  # faults that have not struck yet still do
 MOST_IMAGES: Final = 3
+#: The share of attempts whose journal is deleted, or rewritten, while a request is under way.
+_DELETED: Final = 0.1
+_REWRITTEN: Final = 0.3
 
 _GATEWAY_FAULTS: Final = (
     Fault("rate_limited", retry_after=0.2),
@@ -47,6 +55,10 @@ _GATEWAY_FAULTS: Final = (
     Fault("html_error"),
     Fault("gateway_timeout"),
     Fault("gateway_timeout", billed=True),
+    Fault("html_error", billed=True),
+    Fault("html_504", billed=True),
+    Fault("html_520", billed=True),
+    Fault("html_524", billed=True),
     Fault("html_ok"),
     Fault("broken_json"),
     Fault("hang", billed=True),
@@ -73,7 +85,7 @@ _STORE_FAULTS: Final = (
 
 
 @dataclass
-class Buyer:
+class Attempt:
     """How one worker ended."""
 
     is_killed: bool = False
@@ -82,12 +94,16 @@ class Buyer:
 
 @dataclass(frozen=True)
 class Plan:
-    """What happens to one attempt: its death `delay` seconds after the `at_event`-th thing that it does."""
+    """What happens to one attempt: its death `delay` seconds after the `at_event`-th thing that it does.
+
+    `meddling` is what somebody does to its journal while its first request is under way.
+    """
 
     at_event: int | None
     delay: float
     faults: tuple[Fault, ...]
     is_store_faulty: bool
+    meddling: Meddling | None = None
 
     @classmethod
     def draw(cls, randomness: random.Random, attempt: int) -> Self:
@@ -100,7 +116,12 @@ class Plan:
         if randomness.random() < 0.2:
             faults.append(randomness.choice(_CDN_FAULTS))
         at_event = randomness.randrange(26) if randomness.random() < 0.9 else None
-        return cls(at_event, randomness.uniform(0, 0.03), tuple(faults), randomness.random() < 0.5)
+        delay, is_store_faulty = randomness.uniform(0, 0.03), randomness.random() < 0.5
+        fate = randomness.random()
+        if fate < _DELETED:
+            return cls(None, 0.0, tuple(faults), is_store_faulty=False, meddling="delete")
+        meddling: Meddling | None = "rewrite" if fate < _DELETED + _REWRITTEN else None
+        return cls(at_event, delay, tuple(faults), is_store_faulty, meddling)
 
 
 @dataclass
@@ -112,13 +133,14 @@ class Task:
     images: int = 1
     deferrable: bool = False
     delivery: str = "at-least-once"
-    attempts: list[Buyer] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
     outcome: Outcome | None = None
     #: When the store accepted the record of a response, by the gateway's request id.
     recorded: dict[str, datetime] = field(default_factory=dict)
     links: list[str] = field(default_factory=list)
     _plan: Plan | None = None
     _run: Run | None = None
+    _meddling: Meddling | None = None
     _events: itertools.count[int] = field(default_factory=itertools.count)
     _requests: itertools.count[int] = field(default_factory=itertools.count)
     _timers: list[threading.Timer] = field(default_factory=list)
@@ -149,8 +171,9 @@ class Task:
     def begin(self, start: Callable[[], Run]) -> tuple[Plan, Run]:
         """Start the next attempt."""
         self._plan = self.plan(len(self.attempts))
+        self._meddling = self._plan.meddling
         self._events, self._requests = itertools.count(), itertools.count()
-        self.attempts.append(Buyer())
+        self.attempts.append(Attempt())
         self._run = start()
         return self._plan, self._run
 
@@ -160,7 +183,7 @@ class Task:
             timer.cancel()
             timer.join()
         self._timers.clear()
-        self.attempts[-1] = Buyer(outcome.is_killed, outcome.error)
+        self.attempts[-1] = Attempt(outcome.is_killed, outcome.error)
         self.outcome = outcome
 
     def happened(self) -> None:
@@ -176,6 +199,11 @@ class Task:
         if self._plan and self._plan.is_store_faulty and randomness.random() < 0.15:
             return randomness.choice(_STORE_FAULTS)
         return None
+
+    def take_meddling(self) -> Meddling | None:
+        """Decide what somebody does to the journal while a request to the gateway is under way."""
+        meddling, self._meddling = self._meddling, None
+        return meddling
 
     def record(self, seen: Seen) -> None:
         """Note that the store has accepted the record of a response."""
@@ -199,6 +227,9 @@ class Report:
     unreported: int = 0
     lost: int = 0
     unknown: int = 0
+    deleted: int = 0
+    rewritten: int = 0
+    hidden: int = 0
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -211,6 +242,9 @@ class Report:
             "workers killed": self.kills,
             "tasks": self.tasks,
             "attempts": self.attempts,
+            "journals deleted while a request was under way": self.deleted,
+            "journals rewritten while a request was under way": self.rewritten,
+            "billed responses hidden by a proxy": self.hidden,
             "images billed": self.billed,
             "images stored": self.stored,
             "at-most-once tasks that refused to send again": self.refused,
@@ -220,7 +254,7 @@ class Report:
             "unknown outcomes reported": self.unknown,
             "recorded images lost": self.lost,
         }
-        lines = [f"{name:<46} {value:>6}" for name, value in rows.items()]
+        lines = [f"{name:<48} {value:>6}" for name, value in rows.items()]
         return "\n".join(lines + self.notes)
 
 
@@ -233,6 +267,7 @@ class Chaos:
         self._bucket = bucket
         self._seed = seed
         self._client = store.client()
+        self._meddler = Meddler(self._client, bucket)
         self._tasks: list[Task] = []
         self._lock = threading.Lock()
         self._kills = 0
@@ -325,11 +360,14 @@ class Chaos:
         task = self._task_of_path(answered.seen)
         if answered.seen.label in {"PUT paid", "PUT stored"} and 200 <= answered.status < 300:
             task.record(answered.seen)
+        self._meddler.watch(answered)
         task.happened()
 
     def _gateway_asked(self, seen: Seen) -> Act | None:
-        self._task_of_prompt(seen).happened()
-        return None
+        task = self._task_of_prompt(seen)
+        task.happened()
+        meddling = task.take_meddling()
+        return self._meddler.act(meddling, task.prompt) if meddling else None
 
     def _gateway_answered(self, answered: Answered) -> None:
         # On a busy machine an answer can come when the worker is about to stop waiting for it.
@@ -345,7 +383,14 @@ class Chaos:
         return self._tasks[int(json.loads(seen.body)["prompt"].partition(" ")[2])]
 
     def _report(self) -> Report:
-        report = Report(kills=self._kills, tasks=len(self._tasks), billed=self._sandbox.billed)
+        report = Report(
+            kills=self._kills,
+            tasks=len(self._tasks),
+            billed=self._sandbox.billed,
+            deleted=self._meddler.deleted,
+            rewritten=self._meddler.rewritten,
+            hidden=sum(entry.status is not None and entry.status >= 500 for entry in self._sandbox.ledger),
+        )
         bills: dict[str, list[LedgerEntry]] = {task.prompt: [] for task in self._tasks}
         for entry in self._sandbox.ledger:
             bills[entry.prompt].append(entry)
@@ -369,6 +414,8 @@ class Chaos:
         objects = self._objects(task)
         stored = {hashlib.sha256(body).hexdigest() for body in objects.values()}
         report.lost += sum(hashlib.sha256(fetch(link)).hexdigest() not in stored for link in task.links)
+        if outcome is not None and outcome.error is not None and outcome.error["error"] == "OutcomeUnknown":
+            report.unreported += max(0, len(bills) - outcome.error["unknown_outcomes"])
         if outcome is None or outcome.value is None:
             is_refused = outcome is not None and outcome.error is not None and not outcome.error["retryable"]
             if not (is_refused and task.delivery == "at-most-once"):

@@ -13,6 +13,7 @@ import urllib.request
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
+from airflow_provider_aisa.core.journal.entry import Entry, EntryState
 from airflow_provider_aisa.sandbox import Sandbox
 from tests.crash.tripwire import Tripwire
 
@@ -151,7 +152,7 @@ def fetch(link: str) -> bytes:
         return body
 
 
-def check_stored(scene: Scene, outcome: Outcome) -> dict[str, Any]:
+def check_stored(scene: Scene, outcome: Outcome) -> Entry:
     """Assert that a task's result, the bytes in the store and the journal agree; return the journal's entry.
 
     Nothing but the images and one journal may be there, and no link may be left anywhere.
@@ -163,11 +164,11 @@ def check_stored(scene: Scene, outcome: Outcome) -> dict[str, Any]:
     assert [image["index"] for image in images] == list(range(IMAGES))
     found = {name: hashlib.sha256(body).hexdigest() for name, body in objects.items() if name not in journals}
     assert found == {image["key"].removeprefix(scene.folder): image["sha256"] for image in images}
-    entry: dict[str, Any] = json.loads(objects[journals[0]])
-    assert entry["state"] == "stored"
-    assert entry["images"] == images
-    assert entry["unknown_outcomes"] == outcome.result["unknown_outcomes"]
-    assert {scene.claim_of(name) for name in found} == {entry["claim"]["id"]}
+    entry = Entry.from_json(objects[journals[0]], uri=journals[0])
+    assert entry.state is EntryState.STORED
+    assert [image.to_dict() for image in entry.images] == images
+    assert len(entry.unknown) == outcome.result["unknown_outcomes"]
+    assert {scene.claim_of(name) for name in found} == {entry.claim.id}
     assert b"http" not in objects[journals[0]]
     assert "http" not in json.dumps(outcome.result)
     return entry

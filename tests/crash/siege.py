@@ -2,7 +2,8 @@
 
 What is counted comes from outside, as in `chaos`: the bill from the gateway, the records from what the store
 accepted, the images from the bytes in the store. A second purchase of an item is inside the window if the one
-before it could not be recorded: its worker was killed first. Every other one is a defect.
+before it could not be recorded: its worker was killed first, or a proxy hid the response. Every other one is
+a defect. Somebody rewrites journals whose requests are under way, too.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from airflow_provider_aisa.sandbox import Sandbox
+from airflow_provider_aisa.sandbox import Fault, Sandbox
 from tests.crash.chaos import is_generation
+from tests.crash.meddler import Meddler
 from tests.crash.tripwire import Tripwire
 
 if TYPE_CHECKING:
     from airflow_provider_aisa.sandbox import LedgerEntry
-    from tests.crash.tripwire import Answered, Seen
+    from tests.crash.tripwire import Act, Answered, Seen
     from tests.crash.workers import Outcome, Run, Workers
     from tools.seaweedfs import SeaweedFS
 
@@ -32,6 +34,9 @@ _LATENCY: Final = 0.05  # seconds per generation
 _CONCURRENCY: Final = 8
 _MOST_EVENTS: Final = 60  # from the progress at which a worker is doomed to its death
 _LAST_ATTEMPT: Final = KILLS + 5
+#: Items whose first response a proxy hides, and the share of requests whose journal somebody rewrites.
+_HIDDEN: Final = 5
+_REWRITTEN: Final = 0.1
 #: The last deaths leave enough to do for a worker to die at.
 _LATEST: Final = ITEMS - 20
 
@@ -67,6 +72,7 @@ class Report:
     outside: int = 0
     unreported: int = 0
     unknown: int = 0
+    rewritten: int = 0
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -81,6 +87,8 @@ class Report:
         return {
             "workers killed": self.kills,
             "attempts": self.attempts,
+            "journals rewritten while a request was under way": self.rewritten,
+            "responses hidden by a proxy": _HIDDEN,
             "items": ITEMS,
             "items in the manifest whose images are in the store": self.stored,
             "manifests": self.manifests,
@@ -108,6 +116,8 @@ class Siege:
         self._requests = [
             {"id": f"item-{number:03}", "prompt": f"siege {number:03}"} for number in range(ITEMS)
         ]
+        self._meddler = Meddler(self._client, bucket)
+        self._randomness = random.Random(f"{seed}/meddler")  # noqa: S311 - repeatable, not secret
         self._lock = threading.Lock()
         self._run: Run | None = None
         self._doom: Doom | None = None
@@ -123,8 +133,10 @@ class Siege:
         self._sandbox = Sandbox(latency=_LATENCY).start()
         self._s3 = Tripwire(self._store.endpoint_url).__enter__()
         self._gateway = Tripwire(self._sandbox.base_url.removesuffix("/v1")).__enter__()
-        self._s3.script = self._gateway.script = lambda _: self._happened()
+        self._s3.script, self._gateway.script = lambda _: self._happened(), self._asked
         self._s3.listener, self._gateway.listener = self._stored, self._generated
+        for request in random.Random(self._seed).sample(self._requests, _HIDDEN):  # noqa: S311 - repeatable
+            self._sandbox.inject(Fault("html_524", billed=True, prompt=request["prompt"]))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -184,6 +196,12 @@ class Siege:
             }
         )
 
+    def _asked(self, seen: Seen) -> Act | None:
+        self._happened()
+        if self._randomness.random() < _REWRITTEN:
+            return self._meddler.act("rewrite", _prompt(seen))
+        return None
+
     def _happened(self) -> None:
         """Note that something was seen of the running attempt: a request, or an answer to it."""
         with self._lock:
@@ -200,6 +218,7 @@ class Siege:
         seen = answered.seen
         if seen.label in {"PUT paid", "PUT stored"} and 200 <= answered.status < 300:
             self._recorded.setdefault(json.loads(seen.body)["request"]["prompt"], datetime.now(UTC))
+        self._meddler.watch(answered)
         self._happened()
 
     def _generated(self, answered: Answered) -> None:
@@ -212,7 +231,12 @@ class Siege:
         self._happened()
 
     def _judge(self, outcome: Outcome | None) -> Report:
-        report = Report(attempts=len(self._killed), kills=sum(self._killed), billed=self._sandbox.billed)
+        report = Report(
+            attempts=len(self._killed),
+            kills=sum(self._killed),
+            billed=self._sandbox.billed,
+            rewritten=self._meddler.rewritten,
+        )
         if outcome is None or outcome.value is None:
             report.notes.append(f"the batch never succeeded: {outcome}")
             return report

@@ -61,13 +61,15 @@ class Act:
     """What happens to a request: the worker dies, or the network or the server fails.
 
     ``before``: it is not forwarded. ``half-way``: half of its body is. ``after``: the server has answered,
-    and the answer is not returned. ``slow`` takes `seconds`, and then everything goes on.
+    and the answer is not returned. ``slow`` takes `seconds`, and then everything goes on. `aside` is called
+    first, in a thread, and changes nothing about the request.
     """
 
     moment: Moment
     kill: Callable[[], object] | None = None
     fault: Fault | None = None
     seconds: float = 0.0
+    aside: Callable[[], object] | None = None
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,9 @@ class Tripwire:
 
     async def _carry_out(self, act: Act, request: web.Request) -> web.StreamResponse | None:
         """Do what an act says; return what the worker gets instead of an answer, None if nothing changes."""
+        if act.aside:
+            with self._observed():
+                await asyncio.to_thread(act.aside)
         if act.kill:
             await asyncio.to_thread(act.kill)
             return _cut(request)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 #: In place of a minute: how long a dead worker's claim stands beyond its timeout. Tests cannot wait longer.
 CLAIM_MARGIN = 1.0
 #: In place of 5 s: a claim is looked at often, so that a test ends soon after it has gone stale.
-POLL = 0.25
+_POLL = 0.25
 
 
 def run_task(task: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,12 +43,12 @@ def run_task(task: Mapping[str, Any]) -> dict[str, Any]:
     """
     from airflow.providers.common.compat.sdk import TaskDeferred
 
-    from airflow_provider_aisa.core import generate, purchase
+    from airflow_provider_aisa.core import workbench
     from airflow_provider_aisa.operators.batch import SeedreamBatchOperator
     from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
 
-    mock.patch.object(purchase, "CLAIM_MARGIN", CLAIM_MARGIN).start()
-    mock.patch.object(generate, "POLL", POLL).start()
+    # The only way in: no author may change these times, so no operator takes them.
+    mock.patch.object(workbench, "TIMING", workbench.Timing(poll=_POLL, claim_margin=CLAIM_MARGIN)).start()
     context = cast("Context", {"ti": SimpleNamespace(**task["ti"])})
     if "requests" in task["operator"]:
         return SeedreamBatchOperator(task_id=task["ti"]["task_id"], **task["operator"]).execute(context)

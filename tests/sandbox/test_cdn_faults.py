@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import time
+import urllib.request
 import xml.etree.ElementTree as ET
+import zlib
+from typing import Any
 
 import httpx
 import pytest
 
 from airflow_provider_aisa.sandbox import Fault, FaultKind
 from tests.sandbox.conftest import Api, opened
+
+
+class Stay(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect, and takes it for an answer."""
+
+    def http_error_302(self, _request: object, response: Any, *_: object) -> Any:
+        return response
 
 
 def code(response: httpx.Response) -> str | None:
@@ -91,6 +102,36 @@ def test_cdn_redirect_private_leads_to_a_private_address(api: Api) -> None:
     response = api.cdn.get(link)
     assert response.status_code == 302
     assert response.headers["Location"].startswith("http://169.254.169.254/")
+
+
+def test_cdn_redirect_mailto_leads_to_no_place_at_all(api: Api) -> None:
+    link = api.links()[0]
+    api.sandbox.inject(Fault("cdn_redirect_mailto"))
+    with urllib.request.build_opener(Stay).open(link) as response:  # httpx does not even read it
+        assert (response.status, response.headers["Location"]) == (302, "mailto:images@example.com")
+
+
+def test_cdn_drip_sends_one_byte_at_a_time(api: Api) -> None:
+    link = api.links()[0]
+    whole = api.cdn.get(link).content
+    api.sandbox.inject(Fault("cdn_drip", delay=0.01))
+    with api.cdn.stream("GET", link) as response:
+        assert int(response.headers["Content-Length"]) == len(whole)
+        pieces = list(itertools.islice(response.iter_raw(), 5))
+    assert pieces == [whole[position : position + 1] for position in range(5)]
+    assert api.cdn.get(link).content == whole
+
+
+def test_cdn_gzip_bomb_is_a_gigabyte_packed_twice(api: Api) -> None:
+    link = api.links()[0]
+    api.sandbox.inject(Fault("cdn_gzip_bomb"))
+    with api.cdn.stream("GET", link) as response:
+        packed = b"".join(response.iter_raw())
+    assert response.headers["Content-Encoding"] == "gzip, gzip"
+    assert len(packed) < 20_000
+    once = zlib.decompress(packed, wbits=31)
+    assert int.from_bytes(once[-4:], "little") >= 2**30
+    assert zlib.decompressobj(wbits=31).decompress(once, 100) == bytes(100)
 
 
 @pytest.mark.parametrize(("kind", "declared"), [("oversized_image", True), ("oversized_chunked", False)])

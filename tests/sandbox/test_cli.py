@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from airflow_provider_aisa.sandbox.cli import main
+from airflow_provider_aisa.sandbox.faults import KINDS
 from tests.sandbox.conftest import SEEDREAM, run
 
 COMMAND = ["-W", "error", "-m", "airflow_provider_aisa.sandbox", "--port"]
@@ -145,13 +146,16 @@ def test_a_port_in_use_is_exit_code_2() -> None:
     assert "in use" in done.stderr
 
 
-def test_help_lists_every_fault(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_fault_and_says_which_are_billed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    assert "oversized_chunked" in text
-    assert "cut_after_billing" in text
+    listed = dict(re.findall(r"^  (\w+) +(\S.*)$", text.partition("Faults")[2], re.MULTILINE))
+    assert list(listed) == list(KINDS)
+    assert listed["html_524"].endswith("[billed if asked]")
+    assert listed["cut_after_billing"].endswith("[billed]")
+    assert "billed" not in listed["cut_before_billing"]
 
 
 def test_it_needs_no_airflow() -> None:

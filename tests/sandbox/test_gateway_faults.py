@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import base64
+import itertools
+import json
+import socket
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
@@ -11,6 +15,7 @@ import httpx
 import pytest
 
 from airflow_provider_aisa.sandbox import Fault, FaultKind
+from airflow_provider_aisa.sandbox.hostile import gzip_bomb
 from tests.sandbox.conftest import Api, error, opened
 
 
@@ -60,6 +65,9 @@ def test_the_other_refusals_name_a_time_only_if_told(api: Api) -> None:
         ("unavailable", 503),
         ("gateway_timeout", 504),
         ("html_error", 502),
+        ("html_504", 504),
+        ("html_520", 520),
+        ("html_524", 524),
     ],
 )
 def test_a_failure_bills_when_asked_to(api: Api, kind: FaultKind, status: int) -> None:
@@ -69,18 +77,22 @@ def test_a_failure_bills_when_asked_to(api: Api, kind: FaultKind, status: int) -
     assert api.sandbox.ledger[0].status == status
 
 
-def test_a_gateway_timeout_takes_as_long_as_a_generation(api: Api) -> None:
+@pytest.mark.parametrize("kind", ["gateway_timeout", "html_504", "html_524"])
+def test_a_timeout_takes_as_long_as_a_generation(api: Api, kind: FaultKind) -> None:
     api.sandbox.latency = 0.2
-    api.sandbox.inject(Fault("gateway_timeout"))
+    api.sandbox.inject(Fault(kind))
     start = time.monotonic()
     api.generate()
     assert time.monotonic() - start >= 0.2
 
 
-def test_html_error_is_a_proxys_page(api: Api) -> None:
-    api.sandbox.inject(Fault("html_error"))
+@pytest.mark.parametrize(
+    ("kind", "status"), [("html_error", 502), ("html_504", 504), ("html_520", 520), ("html_524", 524)]
+)
+def test_a_proxys_error_is_a_page_and_bills_nothing_by_itself(api: Api, kind: FaultKind, status: int) -> None:
+    api.sandbox.inject(Fault(kind))
     response = api.generate()
-    assert response.status_code == 502
+    assert response.status_code == status
     assert response.headers["Content-Type"].startswith("text/html")
     assert "X-Request-ID" in response.headers
     assert api.sandbox.billed == 0
@@ -178,6 +190,102 @@ def test_b64_json_holds_the_image_itself(api: Api) -> None:
     assert opened(content).size == (2304, 1600)
     assert len(content) == 300_000
     assert api.sandbox.billed == 1
+
+
+def test_more_images_has_more_entries_than_were_asked_for_and_bills_as_many_as_asked(api: Api) -> None:
+    api.sandbox.inject(Fault("more_images"))
+    body = api.generate(n=2).json()
+    links = [entry["url"] for entry in body["data"]]
+    assert len(set(links)) == 102
+    assert api.cdn.get(links[-1]).status_code == 200
+    assert body["usage"]["generated_images"] == api.sandbox.billed == 2
+
+
+def test_bad_b64_is_not_even_ascii(api: Api) -> None:
+    api.sandbox.inject(Fault("bad_b64"))
+    [entry] = api.generate().json()["data"]
+    assert not entry["b64_json"].isascii()
+    assert api.sandbox.billed == 1
+
+
+def test_bad_link_ends_in_half_a_character(api: Api) -> None:
+    api.sandbox.inject(Fault("bad_link"))
+    [entry] = api.generate().json()["data"]
+    with pytest.raises(UnicodeEncodeError):
+        entry["url"].encode()
+    assert api.sandbox.billed == 1
+
+
+def begin(api: Api) -> socket.socket:
+    """Send a request for an image, and return the connection before anything of its answer is read."""
+    url, body = httpx.URL(api.sandbox.base_url), json.dumps(api.valid()).encode()
+    connection = socket.create_connection((url.host, url.port or 80), timeout=10)
+    head = (
+        f"POST /v1/images/generations HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+        f"Content-Type: application/json\r\nAuthorization: Bearer {api.sandbox.api_key}\r\n\r\n"
+    )
+    connection.sendall(head.encode() + body)
+    return connection
+
+
+def read(connection: socket.socket, length: int) -> bytes:
+    received = b""
+    while len(received) < length:
+        block = connection.recv(65_536)
+        assert block, "the answer has ended"
+        received += block
+    return received
+
+
+@pytest.mark.parametrize(
+    ("kind", "length", "has_head"),
+    [("drip_headers", 40, False), ("drip_body", 800, True), ("endless_body", 5_000_000, True)],
+)
+def test_an_answer_without_an_end_is_billed_and_gives_its_place_back_when_the_client_leaves(
+    api: Api, kind: FaultKind, length: int, has_head: bool
+) -> None:
+    api.sandbox.max_in_flight = 1
+    api.sandbox.inject(Fault(kind, delay=0.001))
+    with begin(api) as connection:
+        received = read(connection, length)
+        assert api.sandbox.billed == 1
+        assert api.generate().status_code == 429
+    assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert (b"\r\n\r\n" in received) == has_head
+    deadline = time.monotonic() + 5
+    while api.generate().status_code == 429 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert api.generate().status_code == 200
+    assert [request.status for request in api.sandbox.requests if request.billed][:1] == [None]
+    assert api.sandbox.ledger[0].status is None
+
+
+def test_a_drip_is_one_byte_at_a_time(api: Api) -> None:
+    api.sandbox.inject(Fault("drip_body", delay=0.02))
+    with api.http.stream("POST", "/images/generations", json=api.valid()) as response:
+        pieces = list(itertools.islice(response.iter_raw(), 5))
+    assert [len(piece) for piece in pieces] == [1] * 5
+
+
+def test_gzip_bomb_is_a_megabyte_that_becomes_a_gigabyte_of_json(api: Api) -> None:
+    api.sandbox.inject(Fault("gzip_bomb"))
+    with api.http.stream("POST", "/images/generations", json=api.valid()) as response:
+        packed = b"".join(response.iter_raw())
+    assert response.headers["Content-Encoding"] == "gzip"
+    assert len(packed) < 2**21
+    assert int.from_bytes(packed[-4:], "little") >= 2**30  # the length that its trailer gives
+    assert zlib.decompressobj(wbits=31).decompress(packed, 100) == b" " * 100
+    assert api.sandbox.billed == 1
+
+
+def test_the_gzip_bomb_is_whole_and_ends_in_the_answer() -> None:
+    unpacker = zlib.decompressobj(wbits=31)
+    rest, total, end = gzip_bomb(b" ", b'{"data": []}', length=2**24), 0, b""
+    while rest:
+        block = unpacker.decompress(rest, 2**22)
+        rest, total, end = unpacker.unconsumed_tail, total + len(block), (end + block)[-12:]
+    assert unpacker.eof  # zlib has compared the checksum
+    assert (total, end) == (2**24 + 12, b'{"data": []}')
 
 
 def test_private_link_points_at_a_private_address(api: Api) -> None:
