@@ -75,6 +75,9 @@ def get_provider_info() -> dict[str, Any]:
                 ],
             }
         ],
+        "task-decorators": [
+            {"name": "seedream", "class-name": "airflow_provider_aisa.decorators.seedream.seedream_task"}
+        ],
         "triggers": [
             {"integration-name": "AIsa", "python-modules": ["airflow_provider_aisa.triggers.seedream"]}
         ],

@@ -6,7 +6,7 @@ import logging
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.sdk import SET_DURING_EXECUTION, BaseOperator
 
 from airflow_provider_aisa.airflow_compat import as_failure, with_retry_policy
 from airflow_provider_aisa.core.gateway.request import check_model, parse_max_cost, parse_n, parse_size
@@ -18,7 +18,7 @@ from airflow_provider_aisa.core.s3.arguments import check_extra_args
 from airflow_provider_aisa.core.s3.bucket import Bucket
 from airflow_provider_aisa.exceptions import AisaError, InvalidRequest
 from airflow_provider_aisa.hooks.s3 import open_s3
-from airflow_provider_aisa.operators.labels import MAP_INDEX_TEMPLATE
+from airflow_provider_aisa.labels import MAP_INDEX_TEMPLATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -106,7 +106,7 @@ class AisaOperator(BaseOperator):
     @property
     @abstractmethod
     def map_label(self) -> str:
-        """What Airflow's pages call this among its mapped siblings: see :mod:`.labels`."""
+        """What Airflow's pages call this among its mapped siblings: see ``labels.py``."""
 
     def _do_render_template_fields(
         self,
@@ -207,10 +207,10 @@ def prepare() -> None:
 
 
 def is_literal(value: object) -> bool:
-    """Return whether a value is what it will be when the task runs: no template, no XComArg."""
+    """Return whether a value is what it will be when the task runs: no template, no XComArg, not to come."""
     if isinstance(value, str):
         return not any(mark in value for mark in ("{{", "{%", "{#"))
-    return not hasattr(value, "resolve")
+    return value is not SET_DURING_EXECUTION and not hasattr(value, "resolve")
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -22,6 +22,7 @@ from airflow_provider_aisa.core.layout import Target
 from airflow_provider_aisa.core.threads import in_background, run_apart
 from airflow_provider_aisa.exceptions import InvalidRequest
 from airflow_provider_aisa.hooks.aisa import AisaHook
+from airflow_provider_aisa.labels import label_of_requests
 from airflow_provider_aisa.metrics import BatchMetrics
 from airflow_provider_aisa.operators.base import (
     AisaOperator,
@@ -30,7 +31,6 @@ from airflow_provider_aisa.operators.base import (
     parse_idempotency_key,
     prepare,
 )
-from airflow_provider_aisa.operators.labels import label_of_requests
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

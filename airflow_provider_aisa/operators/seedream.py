@@ -18,8 +18,8 @@ from airflow_provider_aisa.core.layout import Target
 from airflow_provider_aisa.core.threads import in_background, run_apart
 from airflow_provider_aisa.exceptions import error_from_dict
 from airflow_provider_aisa.hooks.aisa import AisaHook
+from airflow_provider_aisa.labels import label_of
 from airflow_provider_aisa.operators.base import AisaOperator, is_literal, parse_idempotency_key, prepare
-from airflow_provider_aisa.operators.labels import label_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,8 +9,8 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, mask_secret
 from jinja2.sandbox import SandboxedEnvironment
 
+from airflow_provider_aisa.labels import MAP_INDEX_TEMPLATE, label_of, label_of_requests
 from airflow_provider_aisa.operators.batch import SeedreamBatchOperator
-from airflow_provider_aisa.operators.labels import MAP_INDEX_TEMPLATE, label_of, label_of_requests
 from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""TaskFlow's way of writing the operators."""
