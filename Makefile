@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: install demo test lint bench chaos clean
+.PHONY: install demo test lint docs bench chaos clean
 
 install: .venv/.installed  ## the package, editable, with all extras, in .venv
 
@@ -10,7 +10,7 @@ install: .venv/.installed  ## the package, editable, with all extras, in .venv
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or later is needed: make PYTHON=python3.11 ...'; exit 1; }
 	@echo 'Installing into .venv: a few minutes the first time'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[sandbox,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[sandbox,dev,docs]'
 	@touch $@
 
 demo: install  ## the quickstart DAG in a real Airflow; free, unless AISA_API_KEY is set; KEEP=1 leaves it running
@@ -27,6 +27,9 @@ lint: install  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: install  ## the docs as a site in build/site; a warning is an error
+	@$(BIN)/python -m tools.docs
+
 bench: install  ## the benchmarks; what they measure: benchmarks/
 	$(BIN)/python -m benchmarks
 
@@ -34,5 +37,5 @@ chaos: install  ## 350 workers killed at random; fails when an image is lost or 
 	$(BIN)/python -m tests.crash
 
 clean:  ## caches and leftovers; .venv stays, and so does demo-images, which may be paid for
-	rm -rf .demo build dist .coverage* .hypothesis .schemathesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .demo .cache build dist .coverage* .hypothesis .schemathesis .mypy_cache .pytest_cache .ruff_cache
 	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

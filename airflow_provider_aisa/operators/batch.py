@@ -52,6 +52,10 @@ class SeedreamBatchOperator(AisaOperator):
     retry pays only for those that are not paid for yet. What became of each is in a manifest in S3: JSON
     Lines, in the order of ``requests``.
 
+    The task returns items, stored, reused, failed, not_sent, unmatched (purchases of earlier attempts that no
+    request asks for any more), images, cost_usd, usage (the gateway's own figures, added up),
+    unknown_outcomes, errors (how many by class), and manifest_uri.
+
     :param requests: a list of prompts; a list of dicts with ``prompt`` and optionally ``id``, ``size``,
         ``n``, ``model`` and ``s3_key``; the output of a task that returns such a list; or
         ``s3://bucket/key`` of a JSON Lines file of either. Items need different ids; without one, an
@@ -79,9 +83,6 @@ class SeedreamBatchOperator(AisaOperator):
     :param delivery: what to do about a request that may have been billed without its response being
         received: send it again (``at-least-once``), or fail the item for good (``at-most-once``).
     :param on_partial: what fewer images than asked do to an item: ``fail`` it, or ``keep`` them.
-    :return: items, stored, reused, failed, not_sent, unmatched (purchases of earlier attempts that no request
-        asks for any more), images, cost_usd, usage (the gateway's own figures, added up), unknown_outcomes,
-        errors (how many by class), manifest_uri.
     """
 
     template_fields: Sequence[str] = (

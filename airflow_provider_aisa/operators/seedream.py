@@ -36,6 +36,10 @@ class SeedreamGenerateOperator(AisaOperator):
     budget, the connection and the bucket are checked, and a wrong one fails the task (a wrong literal
     already fails the DAG's import).
 
+    The task returns model, created, request_id, reused, cost_usd, usage (the gateway's own),
+    unknown_outcomes, journal_uri, and images: index, uri, bucket, key, width, height, size, content_type,
+    bytes, sha256.
+
     :param prompt: the text to draw. (templated)
     :param size: ``WIDTHxHEIGHT`` in pixels; Seedream needs at least 3,686,400 pixels. (templated)
     :param n: how many images, from 1. (templated)
@@ -58,8 +62,6 @@ class SeedreamGenerateOperator(AisaOperator):
     :param on_partial: what fewer images than asked do to the task: ``fail`` it, or ``keep`` them.
         Either way the images that came are stored.
     :param deferrable: wait in the triggerer instead of occupying a worker.
-    :return: model, created, request_id, reused, cost_usd, usage (the gateway's own), unknown_outcomes,
-        journal_uri, and images: index, uri, bucket, key, width, height, size, content_type, bytes, sha256.
     """
 
     template_fields: Sequence[str] = (

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_aisa.sandbox import Sandbox
-from tests.airflow.support import BUCKET, CONFIG, DAGS, EXAMPLES, TIMEOUT, Airflow
+from tests.airflow.support import BUCKET, CONFIG, DAGS, EXAMPLE_BUCKET, EXAMPLES, TIMEOUT, Airflow
+from tests.docs.blocks import all_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,21 +31,27 @@ def airflow(
     gateway: Sandbox, s3_store: SeaweedFS, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Airflow]:
     """Run Airflow, with connections that only its environment holds."""
-    s3_store.create_bucket(BUCKET)
+    for bucket in (BUCKET, EXAMPLE_BUCKET):
+        s3_store.create_bucket(bucket)
     aisa = {**json.loads(gateway.connection), "extra": {"timeout": TIMEOUT}}
     by_another_name = {**aisa, "host": gateway.base_url.replace("127.0.0.1", "localhost")}
     connections = {
         "aisa_default": json.dumps(aisa),
         "aisa_limited": json.dumps(by_another_name),
         "aisa_quick": json.dumps({**aisa, "extra": {"max_concurrency": 50, "max_retries": 0}}),
+        "aisa_marketing": json.dumps(aisa),  # the docs' own
         "aws_default": s3_store.airflow_connection(bucket=BUCKET),
     }
     home, dags = tmp_path_factory.mktemp("airflow"), tmp_path_factory.mktemp("dags")
     for file in (*DAGS.glob("*.py"), *EXAMPLES.glob("*.py")):
         shutil.copy(file, dags)
+    for block in all_blocks("python", "dag"):
+        dag_id, text = block.as_dag_file()
+        (dags / f"{dag_id}.py").write_text(text)
     with Airflow(home, dags, connections=connections, config=CONFIG) as running:
         running.wait_until_ready()
         running.wait_until_parsed()
+        running.api("POST", "/api/v2/pools", json={"name": "aisa", "slots": 20})
         yield running
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DAGS = Path(__file__).parent / "dags"
 BUCKET = "images"
+EXAMPLE_BUCKET = "my-images"  # what README, docs and dags_examples write to
 WAIT = 120.0  # seconds; all but a hanging test need a tenth of it
 EXAMPLES = Path(__file__).parents[2] / "dags_examples"
 DAG_IDS = ("sync", "deferred", "limited", "mapped", "batches", "quick", "quickstart", "batch", "batch_mapped")
@@ -82,10 +83,11 @@ class Airflow(StandaloneAirflow):
 
     def wait_until_parsed(self) -> None:
         """Wait until every DAG file has been imported, or has failed to."""
-        wait_for(lambda: set(DAG_IDS) <= self._dag_ids() and bool(self.import_errors()), "the DAG files")
+        wait_for(lambda: set(DAG_IDS) <= self.dag_ids() and bool(self.import_errors()), "the DAG files")
 
-    def _dag_ids(self) -> set[str]:
-        return {dag["dag_id"] for dag in self.api("GET", "/api/v2/dags")["dags"]}
+    def dag_ids(self) -> set[str]:
+        """Return the ids of the DAGs that have been parsed."""
+        return {dag["dag_id"] for dag in self.api("GET", "/api/v2/dags", params={"limit": 100})["dags"]}
 
     def import_errors(self) -> list[dict[str, Any]]:
         """Return the DAG files that cannot be imported."""

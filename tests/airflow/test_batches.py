@@ -5,23 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
-from tests.airflow.support import paid
+from tests.airflow.support import EXAMPLE_BUCKET, paid
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
     from airflow_provider_aisa.sandbox import Sandbox
     from tests.airflow.support import Airflow, Run
-    from tools.seaweedfs import SeaweedFS
-
-EXAMPLE_BUCKET = "my-images"
-
-
-@pytest.fixture(scope="module")
-def example_bucket(s3_store: SeaweedFS) -> str:
-    return s3_store.create_bucket(EXAMPLE_BUCKET)
 
 
 def manifest(client: S3Client, result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -67,7 +57,6 @@ def check_chunks(run: Run, gateway: Sandbox, client: S3Client, prompt: str, *, r
     assert "X-Signature" not in run.log()
 
 
-@pytest.mark.usefixtures("example_bucket")
 def test_the_example_of_a_batch_draws_what_its_first_task_wrote(
     airflow: Airflow, gateway: Sandbox, s3_client: S3Client
 ) -> None:
@@ -81,13 +70,11 @@ def test_the_example_of_a_batch_draws_what_its_first_task_wrote(
     assert "3 items, 0 of them stored by earlier attempts" in run.log()
 
 
-@pytest.mark.usefixtures("example_bucket")
 def test_the_example_of_a_mapped_batch_draws_a_file_in_the_keys_pool(
     airflow: Airflow, gateway: Sandbox, s3_client: S3Client, prompt: str
 ) -> None:
     body = "\n".join(json.dumps({"id": number, "prompt": f"{prompt} {number}"}) for number in range(4))
     s3_client.put_object(Bucket=EXAMPLE_BUCKET, Key="catalogue/requests.jsonl", Body=body.encode())
-    airflow.api("POST", "/api/v2/pools", json={"name": "aisa", "slots": 20})
     run = airflow.start_run("batch_mapped")
     assert run.wait() == "success"
     task = run.task(map_index=0)

@@ -1,4 +1,4 @@
-"""Signatures are proven by the store, which computes them itself, over http; over https by a server of ours."""
+"""Signatures are proven by the store, which computes them over http; over https by a server of ours."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from airflow_provider_aisa.core.s3 import Bucket
-from airflow_provider_aisa.core.signing import sign_with_known_hash
+from airflow_provider_aisa.core.s3.bucket import Bucket
+from airflow_provider_aisa.core.s3.signing import sign_with_known_hash
 from airflow_provider_aisa.exceptions import StorageFailed
 from tests.core import wire
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import socket
 
     from mypy_boto3_s3 import S3Client
-
     from tests.core.wire import Server
+
     from tools.seaweedfs import SeaweedFS
 
 CONTENT = b"\x89PNG the bytes of an image" * 1000
