@@ -5,9 +5,17 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import RetryDecision, RetryPolicy
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_aisa.exceptions import AisaError
+
+if not AIRFLOW_V_3_3_PLUS:
+    raise ImportError(
+        "AisaRetryPolicy needs Airflow 3.3 or later. Earlier ones do without: there the operators fail "
+        "a task at once when its error is final. Remove this import"
+    )
+
+from airflow.providers.common.compat.sdk import RetryDecision, RetryPolicy
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

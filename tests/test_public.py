@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import airflow_provider_aisa
+from tests.series import HAS_RETRY_POLICIES
 
 
 def test_the_public_names_are_these() -> None:
@@ -23,8 +24,12 @@ def test_the_public_names_are_these() -> None:
 
 
 @pytest.mark.parametrize("name", airflow_provider_aisa.__all__)
-def test_every_public_name_is_there(name: str) -> None:
-    assert getattr(airflow_provider_aisa, name)
+def test_every_public_name_is_there_or_says_which_airflow_it_needs(name: str) -> None:
+    if name == "AisaRetryPolicy" and not HAS_RETRY_POLICIES:
+        with pytest.raises(ImportError, match="needs Airflow 3"):
+            getattr(airflow_provider_aisa, name)
+    else:
+        assert getattr(airflow_provider_aisa, name)
 
 
 def test_another_name_is_not() -> None:

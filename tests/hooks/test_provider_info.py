@@ -11,15 +11,14 @@ from typing import Any
 
 import airflow
 import pytest
-from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
 from airflow.providers.common.compat.sdk import redact
 from airflow.providers_manager import ProvidersManager
-from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
 
 from airflow_provider_aisa import operators
 from airflow_provider_aisa.core.gateway.settings import DEFAULT_BASE_URL, ConnectionSettings, unknown_extras
 from airflow_provider_aisa.hooks.aisa import AisaHook
 from airflow_provider_aisa.provider_info import CONNECTION_FIELDS, get_provider_info
+from tests.series import needs_3_2
 
 jsonschema: Any = importlib.import_module("jsonschema")  # Airflow needs it; it has no types
 INFO = get_provider_info()
@@ -78,13 +77,22 @@ def test_every_module_that_has_an_operator_is_named() -> None:
 def test_airflow_finds_the_connection_type() -> None:
     installed = ProvidersManager().providers  # type: ignore[no-untyped-call]  # Airflow's has no annotations
     assert installed["airflow-provider-aisa"].version == INFO["versions"][0]
+
+
+@needs_3_2
+def test_a_worker_finds_the_connection_type() -> None:
+    from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
+
     hook = ProvidersManagerTaskRuntime().hooks["aisa"]  # type: ignore[no-untyped-call]  # as above
     assert hook is not None
     assert hook.hook_class_name == "airflow_provider_aisa.hooks.aisa.AisaHook"
     assert (hook.hook_name, hook.package_name) == ("AIsa", "airflow-provider-aisa")
 
 
+@needs_3_2
 def test_the_ui_shows_the_form() -> None:
+    from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+
     (meta,) = [each for each in HookMetaService.hook_meta_data() if each.connection_type == "aisa"]
     assert meta.hook_name == "AIsa"
     fields = meta.standard_fields

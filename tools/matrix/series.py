@@ -1,0 +1,62 @@
+"""All that differs between the series of Airflow, for the matrix: nothing else there asks for a version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+CONSTRAINTS = ROOT / "constraints"
+
+#: Airflow's API server and task runner break with later versions of these than there were at its release.
+#: 3.2.2, for one, needs the cadwyn before 7.0 even for `airflow dags test`.
+FROZEN_AT_RELEASE = (
+    "cadwyn",
+    "fastapi",
+    "pydantic",
+    "pydantic-core",
+    "sqlalchemy",
+    "starlette",
+    "structlog",
+    "svcs",
+    "uvicorn",
+)
+
+#: The unit tests of everything that Airflow calls.
+FACES = ("tests/decorators", "tests/hooks", "tests/operators", "tests/triggers", "tests/test_public.py")
+
+
+@dataclass(frozen=True)
+class Series:
+    """A release of Airflow that stands for its series.
+
+    `released` is the day for FROZEN_AT_RELEASE, None for the newest series: that one is as it resolves today.
+    `python` is an interpreter's version such as "3.13", None for the one that runs this.
+    `prints_masks` is for a release that logs, at debug level, which values it masks: the key is among them.
+    """
+
+    airflow: str
+    released: str | None = None
+    python: str | None = None
+    prints_masks: bool = False
+    tests: tuple[str, ...] = field(default=FACES)
+
+    @property
+    def name(self) -> str:
+        """Return the name of its virtual environment."""
+        return f"airflow-{self.airflow}" + (f"-python{self.python}" if self.python else "")
+
+    @property
+    def constraints(self) -> Path:
+        """Return the file that pins what is installed beside it."""
+        return CONSTRAINTS / f"{self.name}.txt"
+
+
+SERIES = (
+    Series("2.11.0", released="2025-05-21"),
+    Series("3.0.6", released="2025-08-31", prints_masks=True),
+    Series("3.1.8", released="2026-03-15"),
+    Series("3.2.2", released="2026-06-01"),
+    Series("3.3.2", tests=(*FACES, "tests/test_retry_policy.py")),
+    Series("3.3.2", python="3.13", tests=(*FACES, "tests/test_retry_policy.py")),
+)
