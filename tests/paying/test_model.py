@@ -6,8 +6,9 @@ They are those of docs/paying-once.md. A story is drawn at random; the gateway's
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -22,13 +23,14 @@ PRICE: Final = Decimal("0.04")
 MOST_STEPS: Final = 3_000
 
 
-def story(examples: int) -> Any:
+def story(examples: int) -> Callable[[Callable[[int], None]], Callable[[], None]]:
     """Draw so many stories. A failure is printed as its seed, which tells the same story again."""
 
-    def decorate(test: Any) -> Any:
+    def decorate(test: Callable[[int], None]) -> Callable[[], None]:
         drawn = given(seed=st.integers(0, 2**32))(test)
         checks = [HealthCheck.too_slow]
-        return settings(max_examples=examples, suppress_health_check=checks, phases=PHASES)(drawn)
+        told = settings(max_examples=examples, suppress_health_check=checks, phases=PHASES)(drawn)
+        return cast("Callable[[], None]", told)
 
     return decorate
 

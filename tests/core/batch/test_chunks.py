@@ -44,7 +44,7 @@ def test_a_list_is_cut_in_its_order(size: int, chunks: list[list[str]]) -> None:
 @pytest.mark.parametrize("size", [0, -1, True, 2.0, "2", None])
 def test_a_size_is_a_whole_number_from_one(size: int) -> None:
     for cut in (lambda: chunk_list(["a"], size), lambda: chunk_file(URI, size, client_of(b'"a"'))):
-        with pytest.raises(InvalidRequest, match="is not a number of requests per part: use a whole number"):
+        with pytest.raises(InvalidRequest, match="is not a number of requests per chunk: use a whole number"):
             cut()
 
 
@@ -103,7 +103,7 @@ def test_a_file_without_requests_is_refused(content: bytes) -> None:
 
 def test_a_part_is_not_cut_again() -> None:
     client = client_of(b'"a"\n"b"')
-    with pytest.raises(InvalidRequest, match="is a part of a file already: cut the whole file"):
+    with pytest.raises(InvalidRequest, match="is a chunk of a file already: cut the whole file"):
         chunk_file(chunk_file(URI, 1, client)[0], 1, client)
 
 
@@ -131,8 +131,10 @@ def test_something_else_than_a_uri_is_refused() -> None:
 def test_two_requests_that_would_get_in_each_others_way_are_refused_with_both_places(
     one: object, other: object, problem: str
 ) -> None:
-    assert f" cannot be cut: requests[2] {problem} requests[0]. " in refusal_of_list([one, "x", other])
-    assert f" cannot be cut: line 3 {problem} line 1. " in refusal_of_file(jsonl(one, "x", other))
+    assert f" cannot be cut into chunks: requests[2] {problem} requests[0]. " in refusal_of_list(
+        [one, "x", other]
+    )
+    assert f" cannot be cut into chunks: line 3 {problem} line 1. " in refusal_of_file(jsonl(one, "x", other))
 
 
 @pytest.mark.parametrize(
@@ -161,7 +163,7 @@ def test_what_is_no_request_is_left_to_the_batch() -> None:
 def test_broken_lines_and_duplicates_are_told_together() -> None:
     message = refusal_of_file(b'"a"\n{"prompt"\n"b"\n"a"\n\xff')
     assert message == (
-        f"{URI} cannot be cut: line 2 is not JSON: Expecting ':' delimiter, at its character 10; "
+        f"{URI} cannot be cut into chunks: line 2 is not JSON: Expecting ':' delimiter, at its character 10; "
         "line 4 is the same request as line 1; line 5 is not UTF-8, at its byte 1. "
         "Next: write one JSON object per line; drop one of two such requests, or give each an id and an "
         "s3_key of its own. Nothing was sent."

@@ -18,10 +18,10 @@ from mypy_boto3_s3 import S3Client
 
 from airflow_provider_aisa.core.batch.source import (
     LONGEST_LINE,
-    Line,
-    Part,
+    Chunk,
     RawRequest,
     RequestFile,
+    TextLine,
     check_requests,
     iter_requests,
     split_lines,
@@ -164,13 +164,13 @@ def test_only_a_newline_ends_a_line() -> None:
     assert read(json.dumps(text, ensure_ascii=False).encode()) == [("line 1", text)]
 
 
-def naive(content: bytes) -> list[Line]:
+def naive(content: bytes) -> list[TextLine]:
     """Split a file the simple way."""
     lines, offset = [], 0
     for number, text in enumerate(content.split(b"\n"), 1):
         bare = text.removeprefix(b"\xef\xbb\xbf") if number == 1 else text
         if bare.rstrip():
-            lines.append(Line(number, offset, bare.rstrip()))
+            lines.append(TextLine(number, offset, bare.rstrip()))
         offset += len(text) + 1
     return lines
 
@@ -280,12 +280,12 @@ def test_the_stream_is_closed_when_it_is_read_broken_or_left_alone() -> None:
 def test_a_part_is_read_back_from_its_uri_whatever_the_key_and_the_etag(key: str, etag: str) -> None:
     whole = RequestFile.parse(f"s3://bucket/{key}")
     assert whole == RequestFile("bucket", key)
-    part = Part(first=5, last=1_048_575, line=3, etag=etag)
+    part = Chunk(first=5, last=1_048_575, line=3, etag=etag)
     assert RequestFile.parse(whole.chunk_uri(part)) == RequestFile("bucket", key, part)
 
 
 def test_a_part_looks_as_documented() -> None:
-    part = Part(first=0, last=1_048_575, line=1, etag='"ab-1"')
+    part = Chunk(first=0, last=1_048_575, line=1, etag='"ab-1"')
     assert RequestFile("bucket", "requests.jsonl").chunk_uri(part) == (
         "s3://bucket/requests.jsonl#bytes=0-1048575&line=1&etag=%22ab-1%22"
     )
@@ -302,7 +302,7 @@ def test_any_other_fragment_belongs_to_the_key(fragment: str) -> None:
 def test_the_lines_of_a_part_have_the_numbers_of_the_whole_file() -> None:
     content = b'"a"\n\n"b"\n"c"\nbroken\n"d"\n'
     store = OneObject(content)
-    part = Part(first=5, last=19, line=3, etag=store.etag)
+    part = Chunk(first=5, last=19, line=3, etag=store.etag)
     uri = RequestFile("bucket", "requests.jsonl").chunk_uri(part)
     items = list(iter_requests(uri, cast("S3Client", store)))
     assert [item.where for item in items] == ["line 3", "line 4", "line 5"]
@@ -310,7 +310,7 @@ def test_the_lines_of_a_part_have_the_numbers_of_the_whole_file() -> None:
     assert isinstance(items[2].value, InvalidRequest)
 
 
-PART = Part(first=10, last=13, line=2, etag='"e-1"')
+PART = Chunk(first=10, last=13, line=2, etag='"e-1"')
 PART_URI = RequestFile("bucket", "requests.jsonl").chunk_uri(PART)
 PART_SENT = {"Bucket": "bucket", "Key": "requests.jsonl", "Range": "bytes=10-13", "IfMatch": '"e-1"'}
 
@@ -343,8 +343,8 @@ def test_a_part_of_a_file_that_has_changed_is_refused_with_the_next_step(
     with pytest.raises(InvalidRequest) as caught:
         iter_requests(PART_URI, client)
     assert str(caught.value) == (
-        "requests s3://bucket/requests.jsonl has changed since it was cut into parts. Next: cut it again, by "
-        "clearing the task that did, with its downstream tasks. Nothing was sent."
+        "requests s3://bucket/requests.jsonl has changed since it was cut into chunks. Next: cut it again, "
+        "by clearing the task that did, with its downstream tasks. Nothing was sent."
     )
 
 
@@ -366,8 +366,8 @@ def test_a_stream_that_breaks_off_is_an_error_not_a_shorter_list(stubbed: tuple[
     with pytest.raises(StorageFailed) as caught:
         list(items)
     assert str(caught.value) == (
-        "requests s3://bucket/requests.jsonl could not be read, so nothing was sent: IncompleteReadError. "
-        "Next: check the AWS connection, its endpoint and its credentials."
+        "Check the AWS connection, its endpoint and its credentials. "
+        "IncompleteReadError: requests s3://bucket/requests.jsonl could not be read, so nothing was sent."
     )
     assert caught.value.retryable
 
@@ -375,7 +375,7 @@ def test_a_stream_that_breaks_off_is_an_error_not_a_shorter_list(stubbed: tuple[
 def test_a_file_that_may_not_be_read_fails_with_the_next_step(stubbed: tuple[S3Client, Stubber]) -> None:
     client, stubber = stubbed
     stubber.add_client_error("get_object", "AccessDenied", http_status_code=403)
-    with pytest.raises(StorageFailed, match=r"so nothing was sent: S3 says AccessDenied\. Next: allow"):
+    with pytest.raises(StorageFailed, match=r"^Allow .* S3 says AccessDenied: .* so nothing was sent"):
         iter_requests(URI, client)
 
 
@@ -398,10 +398,10 @@ def test_a_part_is_read_from_a_real_store_until_the_file_changes(s3_client: S3Cl
     file = RequestFile.parse(uri)
     assert file
     etag = s3_client.head_object(Bucket=bucket, Key=file.key)["ETag"]
-    chunk_uri = file.chunk_uri(Part(4, 7, 2, etag))
+    chunk_uri = file.chunk_uri(Chunk(4, 7, 2, etag))
     assert list(iter_requests(chunk_uri, s3_client)) == [RawRequest("line 2", "b")]
     put(s3_client, bucket, b'"a"\n"x"\n"c"')
-    with pytest.raises(InvalidRequest, match="has changed since it was cut into parts"):
+    with pytest.raises(InvalidRequest, match="has changed since it was cut into chunks"):
         iter_requests(chunk_uri, s3_client)
 
 

@@ -165,7 +165,7 @@ def test_at_most_as_many_images_are_kept_as_were_asked_for_and_the_rest_is_count
     data = [{"error": {"code": "c"}}, *({"url": f"https://cdn.example/{each}"} for each in range(3_000))]
     response = generation({"data": data}, n=n)
     assert [image.index for image in response.available] == list(range(1, n + 1))
-    assert (len(response.refused), response.surplus) == (1, 3_000 - n)
+    assert (len(response.refused), response.delivered) == (1, 3_000)
     assert response.billed == 3_000
     assert generation({"data": data, "usage": {"generated_images": n}}, n=n).billed == n
 
@@ -173,7 +173,7 @@ def test_at_most_as_many_images_are_kept_as_were_asked_for_and_the_rest_is_count
 def test_as_many_errors_are_kept_as_images_were_asked_for() -> None:
     response = generation({"data": [{"error": {"code": str(each)}} for each in range(3_000)]}, n=2)
     assert [image.error_code for image in response.refused] == ["0", "1"]
-    assert (response.available, response.surplus) == ((), 0)
+    assert (response.available, response.delivered) == ((), 0)
 
 
 def test_usage_that_is_too_long_for_figures_keeps_what_is_billed() -> None:
