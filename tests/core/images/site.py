@@ -11,7 +11,7 @@ from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.images.download import open_fetcher
 from airflow_provider_aisa.core.images.transfer import Lanes, Moved, store_images
 from airflow_provider_aisa.core.layout import Target
-from airflow_provider_aisa.core.s3 import Bucket
+from airflow_provider_aisa.core.s3.bucket import Bucket
 from tests.support import make_pacer, sandbox_settings
 
 if TYPE_CHECKING:

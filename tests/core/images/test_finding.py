@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_aisa.core.gateway.response import GeneratedImage, GenerationResponse
 from airflow_provider_aisa.core.images.finding import verify
-from airflow_provider_aisa.core.s3 import Bucket
+from airflow_provider_aisa.core.s3.bucket import Bucket
 from airflow_provider_aisa.exceptions import ImageLinkExpired, StorageFailed
 from airflow_provider_aisa.sandbox import Fault
 

@@ -18,7 +18,7 @@ from airflow_provider_aisa.core.gateway.response import GeneratedImage, Generati
 from airflow_provider_aisa.core.images.download import MAX_IMAGE_BYTES
 from airflow_provider_aisa.core.images.stored import StoredImage
 from airflow_provider_aisa.core.images.transfer import Lanes, Moved, temporary_folder
-from airflow_provider_aisa.core.s3 import Bucket
+from airflow_provider_aisa.core.s3.bucket import Bucket
 from airflow_provider_aisa.exceptions import (
     AisaError,
     ImageLinkExpired,
