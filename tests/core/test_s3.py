@@ -269,18 +269,6 @@ def test_a_write_without_condition_overwrites(s3_client: S3Client, bucket: str) 
     assert found.body == b"2"
 
 
-def test_an_object_is_deleted_while_it_is_the_one_that_was_read(s3_client: S3Client, bucket: str) -> None:
-    store = Bucket(s3_client, bucket)
-    etag = store.write("k", b"1", only_if=None)
-    with pytest.raises(ConditionFailed):
-        store.delete("k", only_if="0" * 32)
-    store.delete("k", only_if=etag)
-    assert store.read("k") is None
-    store.write("k", b"2", only_if=None)
-    store.delete("k", only_if=None)
-    assert store.read("k") is None
-
-
 @pytest.mark.parametrize(
     ("status", "code", "error"),
     [

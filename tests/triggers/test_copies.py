@@ -101,7 +101,7 @@ def test_request_of_a_trigger_that_is_cancelled_again_and_again_is_recorded(
     trigger = serialized(bucket)
     asyncio.run(cancel_in_mid_request(aisa_sandbox, trigger))
     entry = asyncio.run(journal_once_paid(s3_client, trigger))
-    assert (entry["state"], entry["unknown_outcomes"]) == ("paid", 0)
+    assert (entry["state"], entry["unknown"]) == ("paid", [])
     event = asyncio.run(first_event(load_trigger(*trigger)))
     assert event["result"]["reused"] is True
     assert aisa_sandbox.billed == 1
