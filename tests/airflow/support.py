@@ -30,11 +30,9 @@ DAG_IDS = ("sync", "deferred", "limited", "mapped", "batches", "quickstart", "ba
 #: Airflow imports this file in each of its processes, the triggerer's included. The claim of a process that
 #: died is stale after the connection's timeout and this margin: six minutes by default, 11 s here.
 LOCAL_SETTINGS = """
-import airflow_provider_aisa.core.generate
-import airflow_provider_aisa.core.purchase
+from airflow_provider_aisa.core import workbench
 
-airflow_provider_aisa.core.purchase.CLAIM_MARGIN = 1.0
-airflow_provider_aisa.core.generate.POLL = 0.5
+workbench.TIMING = workbench.Timing(poll=0.5, claim_margin=1.0)
 """
 TIMEOUT = 10  # seconds; of the AIsa connections
 CONFIG = {

@@ -43,12 +43,12 @@ def run_task(task: Mapping[str, Any]) -> dict[str, Any]:
     """
     from airflow.providers.common.compat.sdk import TaskDeferred
 
-    from airflow_provider_aisa.core import generate, purchase
+    from airflow_provider_aisa.core import workbench
     from airflow_provider_aisa.operators.batch import SeedreamBatchOperator
     from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
 
-    mock.patch.object(purchase, "CLAIM_MARGIN", CLAIM_MARGIN).start()
-    mock.patch.object(generate, "POLL", POLL).start()
+    timing = workbench.Timing(poll=POLL, claim_margin=CLAIM_MARGIN)
+    mock.patch.object(workbench, "TIMING", timing).start()
     context = cast("Context", {"ti": SimpleNamespace(**task["ti"])})
     if "requests" in task["operator"]:
         return SeedreamBatchOperator(task_id=task["ti"]["task_id"], **task["operator"]).execute(context)
