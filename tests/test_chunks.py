@@ -18,7 +18,7 @@ def test_a_list_becomes_lists() -> None:
     assert chunk_requests(("a", "b", "c")) == [["a", "b", "c"]]
 
 
-def test_a_file_becomes_uris_of_its_parts(
+def test_a_file_becomes_uris_of_its_chunks(
     s3_store: SeaweedFS, s3_client: S3Client, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_S3_CHUNKS", s3_store.airflow_connection())

@@ -31,7 +31,7 @@ DAG_IDS = ("sync", "deferred", "limited", "mapped", "batches", "quick", "quickst
 #: Airflow imports this file in each of its processes, the triggerer's included. The claim of a process that
 #: died is stale after the connection's timeout and this margin: six minutes by default, 11 s here.
 LOCAL_SETTINGS = """
-import airflow_provider_aisa.core.workbench as workbench
+from airflow_provider_aisa.core import workbench
 
 workbench.TIMING = workbench.Timing(poll=0.5, claim_margin=1.0)
 """

@@ -125,7 +125,7 @@ def test_deferred_failure_calls_back_and_is_not_retried(runs: dict[str, Run], ga
 def test_wrong_value_from_a_template_fails_before_anything_is_sent(
     runs: dict[str, Run], gateway: Sandbox
 ) -> None:
-    """Two retries are configured; none of them could mend the size."""
+    """Two retries are configured; none of them could fix the size."""
     run = runs["misspelt"]
     assert run.wait() == "failed"
     assert run.task()["try_number"] == 1

@@ -63,7 +63,7 @@ def test_a_key_is_what_the_documentation_says(s3_key: str | None, one: str, firs
 
 @given(
     s3_key=st.text(alphabet="a./-{}", min_size=1, max_size=8).filter(
-        lambda key: "{" not in key and "}" not in key
+        lambda key: not {"{", "}"} & set(key) and not {".", ".."} & set(key.split("/"))
     )
 )
 def test_several_images_never_share_a_key(s3_key: str) -> None:
@@ -97,9 +97,16 @@ def test_what_is_no_bucket_name_is_refused(s3_bucket: object) -> None:
     assert refusal("hero", s3_bucket).startswith(f"s3_bucket {s3_bucket!r} is no bucket name")
 
 
-@pytest.mark.parametrize("s3_key", ["", " ", 7, True, ["k"], b"k", "lone-\ud83d"])
+@pytest.mark.parametrize(
+    "s3_key", ["", " ", 7, True, ["k"], b"k", "lone-\ud83d", "nul-\0", "a\nb", "del-\x7f"]
+)
 def test_what_is_no_key_is_refused(s3_key: object) -> None:
     assert refusal(s3_key).startswith(f"s3_key {s3_key!r} is no key: use a key, a prefix that ends in '/'")
+
+
+@pytest.mark.parametrize("s3_key", [".", "..", "a/../b", "../a", "a/.", "./", "s3://b/../a/", "a/./{id}.png"])
+def test_a_part_that_clients_and_proxies_resolve_is_refused_before_it_is_paid_for(s3_key: str) -> None:
+    assert refusal(s3_key) == f"s3_key {s3_key!r} has a part that is '.' or '..': write the whole key out"
 
 
 @pytest.mark.parametrize("s3_key", ["https://b/hero.png", "s3:///hero.png", "://hero", "gs://b/k"])

@@ -53,6 +53,8 @@ _GATEWAY_FAULTS: Final = (
     Fault("server_error"),
     Fault("unavailable"),
     Fault("html_error"),
+    Fault("html_error", billed=True),
+    Fault("server_error", billed=True),
     Fault("gateway_timeout"),
     Fault("gateway_timeout", billed=True),
     Fault("html_error", billed=True),

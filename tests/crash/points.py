@@ -113,7 +113,7 @@ POINTS = (
     Point("the claim is on its way", Stage.NOTHING, _store("PUT claimed", "before")),
     Point("half of the claim has arrived", Stage.NOTHING, _store("PUT claimed", "half-way")),
     Point("the claim is stored", Stage.CLAIMED, _store("PUT claimed", "after")),
-    Point("the store is probed", Stage.CLAIMED, _store("PUT claimed", "after", count=2), only_deferred=True),
+    Point("the store is probed", Stage.CLAIMED, _store("PUT claimed", "after", count=2)),
     Point("the request is on its way", Stage.CLAIMED, _gateway("before")),
     Point("half of the request has arrived", Stage.CLAIMED, _gateway("half-way")),
     Point("the images are being generated", Stage.BILLED, _slow_generation, _while_generating),

@@ -40,7 +40,7 @@ def test_write_whose_answer_is_lost_is_recognized_as_our_own(make_scene: MakeSce
 
 
 def test_record_that_the_store_denies_having_written_does_not_keep_its_links(make_scene: MakeScene) -> None:
-    """The store writes the record and says each time that it failed: the next record mends it."""
+    """The store writes the record and says each time that it failed: the next record recognizes it."""
     scene = make_scene(False)
     scene.s3.script = _failing("PUT paid", "after", times=BOTO_ATTEMPTS)
 

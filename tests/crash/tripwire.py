@@ -32,7 +32,7 @@ _HOP_BY_HOP = {"connection", "expect", "keep-alive", "te", "trailer", "transfer-
 _SENDER = re.compile(r"^/sender-\d+(?=/)")
 _IMAGE = re.compile(r"(\d+)\.(png|jpe?g|webp)$")
 #: What is in a batch's folder besides the journal's entries.
-_OF_A_BATCH = re.compile(r"/_aisa/[0-9a-f]{40}/(batch|manifest|settled)\b")
+_OF_A_BATCH = re.compile(r"/_aisa/[0-9a-f]{40}/(batch|manifest)\b")
 
 
 @dataclass(frozen=True)

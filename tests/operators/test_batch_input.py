@@ -168,19 +168,19 @@ def test_a_file_holds_prompts_or_objects_one_per_line(desk: Desk) -> None:
 def test_all_lines_of_a_long_file_are_priced_before_the_first_is_sent(desk: Desk) -> None:
     uri = desk.upload("requests.jsonl", (f"fox {number}" for number in range(2_000)))
 
-    with pytest.raises(OverBudget, match=r"2000 image\(s\) to buy cost 80\.000 USD.* max_cost_usd of 79\.99"):
+    with pytest.raises(OverBudget, match=r"is 79\.99 USD, and 2000 image\(s\) to buy cost 80\.000 USD"):
         desk.run_batch(uri, max_cost_usd=79.99)
 
     assert desk.gateway.requests == []
 
 
-def test_a_part_of_a_long_file_is_a_batch_of_its_own(desk: Desk) -> None:
+def test_a_chunk_of_a_long_file_is_a_batch_of_its_own(desk: Desk) -> None:
     lines = ({"id": number, "prompt": f"fox {number}"} for number in range(2_000))
-    parts = chunk_requests(desk.upload("requests.jsonl", lines), size=6)
+    chunks = chunk_requests(desk.upload("requests.jsonl", lines), size=6)
 
-    result = desk.run_batch(parts[123], map_index=123)
+    result = desk.run_batch(chunks[123], map_index=123)
 
-    assert (len(parts), result["stored"], desk.gateway.billed) == (334, 6, 6)
+    assert (len(chunks), result["stored"], desk.gateway.billed) == (334, 6, 6)
     assert [line["id"] for line in desk.manifest()] == [str(number) for number in range(738, 744)]
     images = desk.keys()
     assert [key.rpartition("/")[0] for key in images] == [
@@ -188,13 +188,13 @@ def test_a_part_of_a_long_file_is_a_batch_of_its_own(desk: Desk) -> None:
     ]
 
 
-def test_a_part_of_a_file_that_has_changed_since_is_refused(desk: Desk) -> None:
+def test_a_chunk_of_a_file_that_has_changed_since_is_refused(desk: Desk) -> None:
     uri = desk.upload("requests.jsonl", ["A fox", "An owl"])
-    [part] = chunk_requests(uri)
+    [chunk] = chunk_requests(uri)
     desk.upload("requests.jsonl", ["A bat", "An owl"])
 
-    with pytest.raises(InvalidRequest, match="has changed since it was cut into parts"):
-        desk.run_batch(part)
+    with pytest.raises(InvalidRequest, match="has changed since it was cut into chunks"):
+        desk.run_batch(chunk)
 
     assert desk.gateway.requests == []
 
@@ -313,7 +313,7 @@ def test_a_bucket_that_may_not_be_written_is_found_before_anything_is_paid(desk:
     connection = desk.store.airflow_connection(bucket=desk.bucket, read_only=True)
     desk.monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", connection)
 
-    with pytest.raises(StorageFailed, match="allow the AWS connection s3:GetObject, s3:PutObject"):
+    with pytest.raises(StorageFailed, match="allow the AWS connection s3:GetObject and s3:PutObject there"):
         desk.run_batch(["A fox"])
 
     assert desk.gateway.requests == []

@@ -8,6 +8,7 @@ import logging
 import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,10 @@ import httpx
 import pytest
 
 from airflow_provider_aisa import metrics
-from airflow_provider_aisa.core.batch import runner
-from airflow_provider_aisa.core.batch.resume import Settled
+from airflow_provider_aisa.core import workbench
 from airflow_provider_aisa.core.gateway.client import AisaClient
 from airflow_provider_aisa.core.gateway.request import ImageRequest
-from airflow_provider_aisa.core.journal.entry import Buyer, journal_name
-from airflow_provider_aisa.core.layout import Owner
+from airflow_provider_aisa.core.layout import BatchLayout, Owner, Target
 from airflow_provider_aisa.exceptions import ItemsFailed, QuotaExceeded
 from airflow_provider_aisa.sandbox import Fault
 from tests.operators.conftest import SMALL
@@ -66,6 +65,7 @@ def test_the_result_counts_what_is_in_s3_and_what_it_cost(desk: Desk) -> None:
         "reused": 0,
         "failed": 0,
         "not_sent": 0,
+        "unmatched": 0,
         "images": 6,
         "cost_usd": 0.24,
         "usage": {"generated_images": 6, "output_tokens": 86400, "total_tokens": 86400},
@@ -97,7 +97,7 @@ def test_the_manifest_has_a_line_per_item_in_the_order_of_the_requests(desk: Des
     assert (refused["error"], refused["code"]) == ("ContentRefused", "content_policy_violation")
     assert (refused["cost_usd"], refused["journal_uri"]) == (0.0, None)
     assert (lost["error"], lost["unknown_outcomes"], lost["images"]) == ("OutcomeUnknown", 1, [])
-    assert desk.journal(lost["journal_uri"])["unknown_outcomes"] == 1
+    assert len(desk.journal(lost["journal_uri"])["unknown"]) == 1
     assert (gone["error"], gone["cost_usd"], gone["usage"]["generated_images"]) == (
         "ImageLinkExpired",
         0.04,
@@ -131,7 +131,7 @@ def test_failures_fail_the_task_when_all_other_items_are_stored(desk: Desk) -> N
         "1 item failed (ContentRefused 1), and on_item_failure is 'fail': 'fox-001' (ContentRefused). "
         "3 of 4 items are stored, 1 failed, 0 were not sent. "
         f"Manifest: s3://{desk.bucket}/{manifest}. "
-        "Mend those that say so; a retry pays only for what is not paid yet."
+        "Fix those that say so; a retry pays only for what is not paid yet."
     )
     assert [line["status"] for line in desk.manifest()] == ["stored", "failed", "stored", "stored"]
 
@@ -152,23 +152,19 @@ def test_the_xcom_stays_small_at_any_number_of_items(desk: Desk) -> None:
     """2,995 items that an earlier attempt has stored, as it would have left them, and five more."""
     count = 3_000
     desk.run_batch(foxes(5))
-    [key] = [key for key in desk.all_keys() if "/settled/" in key]
-    line = Settled.from_json(desk.read(f"s3://{desk.bucket}/{key}").decode().partition("\n")[0]).line
-    folder, body, owner = key.partition("settled/")[0], b"{}", Owner("dag", "run", "generate")
-    settled = []
-    for request in foxes(count)[5:]:
-        fingerprint = ImageRequest.parse(prompt=request["prompt"], size=SMALL).fingerprint()
-        name = journal_name(owner, fingerprint, None, request["id"])
-        etag = hashlib.md5(body, usedforsecurity=False).hexdigest()
-        settled.append(Settled(name, etag, fingerprint, Buyer(owner, 2), {**line, "id": request["id"]}))
+    entry, owner = desk.journal(desk.manifest()[0]["journal_uri"]), Owner("dag", "run", "generate")
+    layout = BatchLayout.of(
+        Target.parse(None, None, default_folder=owner.path(), has_items=True), owner, None
+    )
 
-    def put(item: Settled) -> None:
-        desk.s3.put_object(Bucket=desk.bucket, Key=f"{folder}items/{item.journal}", Body=body)
+    def put(request: dict[str, Any]) -> None:
+        fingerprint = ImageRequest.parse(prompt=request["prompt"], size=SMALL).fingerprint()
+        name = layout.journal_name(request["id"], fingerprint, None)
+        body = json.dumps({**entry, "item": request["id"], "fingerprint": fingerprint}).encode()
+        desk.s3.put_object(Bucket=desk.bucket, Key=f"{layout.entries}{name}", Body=body)
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(put, settled))
-    text = "\n".join(item.to_json() for item in settled)
-    desk.s3.put_object(Bucket=desk.bucket, Key=f"{folder}settled/earlier.jsonl", Body=text.encode())
+        list(pool.map(put, foxes(count)[5:]))
 
     result = desk.run_batch(foxes(count), tries=2)
 
@@ -180,7 +176,7 @@ def test_the_xcom_stays_small_at_any_number_of_items(desk: Desk) -> None:
 
 
 def test_no_secret_and_no_link_is_anywhere(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    """Logs, XCom, manifest, journals, what is kept for a retry, and the images' metadata."""
+    """Logs, XCom, manifest, journals, and the images' metadata."""
     desk.connect(max_retries=0)
     desk.gateway.inject(
         Fault("missing_image", prompt="001"),
@@ -195,7 +191,7 @@ def test_no_secret_and_no_link_is_anywhere(desk: Desk, caplog: pytest.LogCapture
     images = desk.keys()
     heads = [desk.s3.head_object(Bucket=desk.bucket, Key=key)["Metadata"] for key in images]
     everywhere = "".join(set(journals) - set(unfinished)) + caplog.text + json.dumps([result, heads])
-    assert len(journals) == 6 + 3
+    assert len(journals) == 6 + 2
     for secret in (desk.gateway.api_key, desk.store.secret_key):
         assert secret not in everywhere + "".join(unfinished)
     for link in ("X-Signature", desk.gateway.cdn_url):
@@ -247,8 +243,8 @@ def test_of_many_failures_the_first_are_logged(desk: Desk, caplog: pytest.LogCap
 def test_progress_can_be_watched_in_the_log(
     desk: Desk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert runner.REPORT_EVERY >= 10
-    monkeypatch.setattr(runner, "REPORT_EVERY", 0.0)
+    assert workbench.TIMING.report >= 10
+    monkeypatch.setattr(workbench, "TIMING", replace(workbench.TIMING, report=0.05))
     desk.gateway.latency = 0.4
     desk.gateway.inject(Fault("content_refused", prompt="000"))
 
@@ -335,13 +331,11 @@ def test_the_journals_folder_says_whose_it_is(desk: Desk) -> None:
         "batch": {"dag_id": "dag", "run_id": "run", "task_id": "generate", "map_index": 7},
         "items": 2,
     }
-    [settled] = [key for key in desk.all_keys() if "/settled/" in key]
     entries = [key for key in desk.all_keys() if "/items/" in key]
     assert sorted(desk.all_keys()) == sorted(
         [
             *(f"catalogue/fox-{number:03}.png" for number in range(2)),
             *entries,
-            settled,
             f"{folder}/batch.json".partition(f"{desk.bucket}/")[2],
             result["manifest_uri"].partition(f"{desk.bucket}/")[2],
         ]

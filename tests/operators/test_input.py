@@ -109,7 +109,7 @@ def test_an_unknown_model_is_passed_on_with_a_warning(desk: Desk, capsys: pytest
 
     assert "'seedream-9' is not known here" in capsys.readouterr().out
     assert len(desk.gateway.requests) == 1
-    assert desk.all_keys() == []
+    assert desk.keys() == []
 
 
 def test_no_bucket_anywhere_is_an_error_that_shows_where_to_put_it(desk: Desk) -> None:
@@ -132,7 +132,7 @@ def test_a_bucket_that_may_not_be_written_is_found_before_the_post(desk: Desk) -
     connection = desk.store.airflow_connection(bucket=desk.bucket, read_only=True)
     desk.monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", connection)
 
-    with pytest.raises(StorageFailed, match="allow the AWS connection s3:GetObject, s3:PutObject"):
+    with pytest.raises(StorageFailed, match="allow the AWS connection s3:GetObject and s3:PutObject there"):
         desk.run()
 
     assert desk.gateway.requests == []

@@ -6,13 +6,14 @@ import asyncio
 import json
 import pickle
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_aisa import exceptions
-from airflow_provider_aisa.core.workbench import Timing
+from airflow_provider_aisa.core import workbench
 from airflow_provider_aisa.exceptions import AisaError, ContentRefused, OutcomeUnknown, RateLimited
 from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
 from airflow_provider_aisa.sandbox import Fault
@@ -126,7 +127,7 @@ def test_a_trigger_that_starts_again_pays_nothing(desk: Desk) -> None:
 
 
 def test_two_copies_of_a_trigger_send_one_post(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_aisa.core.workbench.TIMING", Timing(poll=0.05))
+    monkeypatch.setattr(workbench, "TIMING", replace(workbench.TIMING, poll=0.05))
     desk.gateway.latency = 0.5
     _, trigger = defer(n=2)
 

@@ -21,7 +21,7 @@ def jsonl(*values: object) -> bytes:
 
 
 def refusal_of_list(values: list[object]) -> str:
-    """Return why a list cannot be cut, even into parts of one."""
+    """Return why a list cannot be cut, even into chunks of one."""
     with pytest.raises(InvalidRequest) as caught:
         chunk_list(values, 1)
     return str(caught.value)
@@ -62,16 +62,16 @@ FILES = st.tuples(
 
 
 @given(FILES.filter(lambda content: content.removeprefix(BOM).strip() != b""), st.integers(1, 5))
-def test_the_parts_of_a_file_hold_what_the_file_holds(content: bytes, size: int) -> None:
+def test_the_chunks_of_a_file_hold_what_the_file_holds(content: bytes, size: int) -> None:
     client = client_of(content)
     whole = list(iter_requests(URI, client))
-    parts = [list(iter_requests(uri, client)) for uri in chunk_file(URI, size, client)]
-    assert [item for part in parts for item in part] == whole
-    assert len(parts) == math.ceil(len(whole) / size)
-    assert all(len(part) == size for part in parts[:-1])
+    chunks = [list(iter_requests(uri, client)) for uri in chunk_file(URI, size, client)]
+    assert [item for chunk in chunks for item in chunk] == whole
+    assert len(chunks) == math.ceil(len(whole) / size)
+    assert all(len(chunk) == size for chunk in chunks[:-1])
 
 
-def test_the_parts_of_a_file_touch_and_reach_its_end() -> None:
+def test_the_chunks_of_a_file_touch_and_reach_its_end() -> None:
     content = b'\n"a"\n\n"b"\n"c"\n\n'
     assert [
         uri.partition("#")[2].partition("&etag")[0] for uri in chunk_file(URI, 2, client_of(content))
@@ -81,7 +81,7 @@ def test_the_parts_of_a_file_touch_and_reach_its_end() -> None:
     ]
 
 
-def test_parts_are_read_from_a_real_store(s3_client: S3Client, bucket: str) -> None:
+def test_chunks_are_read_from_a_real_store(s3_client: S3Client, bucket: str) -> None:
     prompts = [f"{number} {'ä' * (number % 300)}" for number in range(2_000)]
     s3_client.put_object(Bucket=bucket, Key="a#b/ä.jsonl", Body=jsonl(*prompts))
     uris = chunk_file(f"s3://{bucket}/a#b/ä.jsonl", 300, s3_client)
@@ -101,7 +101,7 @@ def test_a_file_without_requests_is_refused(content: bytes) -> None:
     assert refusal_of_file(content).startswith(f"{URI} holds no requests.")
 
 
-def test_a_part_is_not_cut_again() -> None:
+def test_a_chunk_is_not_cut_again() -> None:
     client = client_of(b'"a"\n"b"')
     with pytest.raises(InvalidRequest, match="is a chunk of a file already: cut the whole file"):
         chunk_file(chunk_file(URI, 1, client)[0], 1, client)

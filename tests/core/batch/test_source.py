@@ -277,16 +277,16 @@ def test_the_stream_is_closed_when_it_is_read_broken_or_left_alone() -> None:
 
 @pytest.mark.parametrize("etag", ['"d41d8cd98f00b204"', '"d41d-12"', 'W/"a&b=c#d e%"', "plain", '"ä"'])
 @pytest.mark.parametrize("key", ["k.jsonl", "a#b/c d%20e+f.jsonl", "a#bytes=0-1&line=1", "ä\n#.jsonl"])
-def test_a_part_is_read_back_from_its_uri_whatever_the_key_and_the_etag(key: str, etag: str) -> None:
+def test_a_chunk_is_read_back_from_its_uri_whatever_the_key_and_the_etag(key: str, etag: str) -> None:
     whole = RequestFile.parse(f"s3://bucket/{key}")
     assert whole == RequestFile("bucket", key)
-    part = Chunk(first=5, last=1_048_575, line=3, etag=etag)
-    assert RequestFile.parse(whole.chunk_uri(part)) == RequestFile("bucket", key, part)
+    chunk = Chunk(first=5, last=1_048_575, line=3, etag=etag)
+    assert RequestFile.parse(whole.chunk_uri(chunk)) == RequestFile("bucket", key, chunk)
 
 
-def test_a_part_looks_as_documented() -> None:
-    part = Chunk(first=0, last=1_048_575, line=1, etag='"ab-1"')
-    assert RequestFile("bucket", "requests.jsonl").chunk_uri(part) == (
+def test_a_chunk_looks_as_documented() -> None:
+    chunk = Chunk(first=0, last=1_048_575, line=1, etag='"ab-1"')
+    assert RequestFile("bucket", "requests.jsonl").chunk_uri(chunk) == (
         "s3://bucket/requests.jsonl#bytes=0-1048575&line=1&etag=%22ab-1%22"
     )
 
@@ -299,20 +299,20 @@ def test_any_other_fragment_belongs_to_the_key(fragment: str) -> None:
     assert RequestFile.parse(URI + fragment) == RequestFile("bucket", f"requests.jsonl{fragment}")
 
 
-def test_the_lines_of_a_part_have_the_numbers_of_the_whole_file() -> None:
+def test_the_lines_of_a_chunk_have_the_numbers_of_the_whole_file() -> None:
     content = b'"a"\n\n"b"\n"c"\nbroken\n"d"\n'
     store = OneObject(content)
-    part = Chunk(first=5, last=19, line=3, etag=store.etag)
-    uri = RequestFile("bucket", "requests.jsonl").chunk_uri(part)
+    chunk = Chunk(first=5, last=19, line=3, etag=store.etag)
+    uri = RequestFile("bucket", "requests.jsonl").chunk_uri(chunk)
     items = list(iter_requests(uri, cast("S3Client", store)))
     assert [item.where for item in items] == ["line 3", "line 4", "line 5"]
     assert [item.value for item in items[:2]] == ["b", "c"]
     assert isinstance(items[2].value, InvalidRequest)
 
 
-PART = Chunk(first=10, last=13, line=2, etag='"e-1"')
-PART_URI = RequestFile("bucket", "requests.jsonl").chunk_uri(PART)
-PART_SENT = {"Bucket": "bucket", "Key": "requests.jsonl", "Range": "bytes=10-13", "IfMatch": '"e-1"'}
+CHUNK = Chunk(first=10, last=13, line=2, etag='"e-1"')
+CHUNK_URI = RequestFile("bucket", "requests.jsonl").chunk_uri(CHUNK)
+CHUNK_SENT = {"Bucket": "bucket", "Key": "requests.jsonl", "Range": "bytes=10-13", "IfMatch": '"e-1"'}
 
 
 def answer(text: bytes, **fields: Any) -> dict[str, Any]:
@@ -320,10 +320,10 @@ def answer(text: bytes, **fields: Any) -> dict[str, Any]:
     return {"Body": body, "ETag": '"e-1"', "ContentLength": len(text), **fields}
 
 
-def test_a_part_asks_for_its_bytes_of_the_file_that_was_cut(stubbed: tuple[S3Client, Stubber]) -> None:
+def test_a_chunk_asks_for_its_bytes_of_the_file_that_was_cut(stubbed: tuple[S3Client, Stubber]) -> None:
     client, stubber = stubbed
-    stubber.add_response("get_object", answer(b'"b"\n'), PART_SENT)
-    assert list(iter_requests(PART_URI, client)) == [RawRequest("line 2", "b")]
+    stubber.add_response("get_object", answer(b'"b"\n'), CHUNK_SENT)
+    assert list(iter_requests(CHUNK_URI, client)) == [RawRequest("line 2", "b")]
 
 
 @pytest.mark.parametrize(
@@ -335,13 +335,13 @@ def test_a_part_asks_for_its_bytes_of_the_file_that_was_cut(stubbed: tuple[S3Cli
     ],
     ids=["by the store", "store that overlooks If-Match", "store that overlooks ranges"],
 )
-def test_a_part_of_a_file_that_has_changed_is_refused_with_the_next_step(
+def test_a_chunk_of_a_file_that_has_changed_is_refused_with_the_next_step(
     stubbed: tuple[S3Client, Stubber], changed: Callable[[Stubber], None]
 ) -> None:
     client, stubber = stubbed
     changed(stubber)
     with pytest.raises(InvalidRequest) as caught:
-        iter_requests(PART_URI, client)
+        iter_requests(CHUNK_URI, client)
     assert str(caught.value) == (
         "requests s3://bucket/requests.jsonl has changed since it was cut into chunks. Next: cut it again, "
         "by clearing the task that did, with its downstream tasks. Nothing was sent."
@@ -355,7 +355,7 @@ def test_a_store_that_cannot_tell_whether_a_file_has_changed_is_refused(
     client, stubber = stubbed
     stubber.add_client_error("get_object", code, http_status_code=status)
     with pytest.raises(StorageFailed, match="nothing was sent: the store does not know If-Match on reads"):
-        iter_requests(PART_URI, client)
+        iter_requests(CHUNK_URI, client)
 
 
 def test_a_stream_that_breaks_off_is_an_error_not_a_shorter_list(stubbed: tuple[S3Client, Stubber]) -> None:
@@ -393,7 +393,7 @@ def test_a_file_is_read_from_a_real_store_block_by_block(s3_client: S3Client, bu
     assert items[-1].where == "line 3000"
 
 
-def test_a_part_is_read_from_a_real_store_until_the_file_changes(s3_client: S3Client, bucket: str) -> None:
+def test_a_chunk_is_read_from_a_real_store_until_the_file_changes(s3_client: S3Client, bucket: str) -> None:
     uri = put(s3_client, bucket, b'"a"\n"b"\n"c"')
     file = RequestFile.parse(uri)
     assert file
