@@ -134,5 +134,11 @@ def test_each_link_holds_an_image_of_its_own_until_it_expires() -> None:
         assert [client.get(link).status_code for link in links] == [403, 200]
 
     assert len(set(bodies)) == 2
+<<<<<<< HEAD
     infos = [inspect(io.BytesIO(body)) for body in bodies]
     assert [(info.width, info.height, info.ext) for info in infos] == [(2048, 2048, "png")] * 2
+=======
+    for body in bodies:
+        info = inspect(io.BytesIO(body))
+        assert (info.width, info.ext) == (2048, "png")
+>>>>>>> 63663d3e6cc257c6c654bde2a8414fae4fb752ea
