@@ -24,8 +24,8 @@ from airflow_provider_aisa.exceptions import (
     RateLimited,
 )
 from airflow_provider_aisa.sandbox import Fault, FaultKind, Sandbox
-from tests.core import wire
 from tests.core.faces import Face
+from tests.core.net import wire
 from tests.support import Clock, make_pacer, make_settings, sandbox_settings
 from tools.ports import find_free_ports
 
