@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
@@ -21,11 +21,16 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 
+#: Seconds. A gateway that asks for more is not taken at its word: 'Retry-After: 999999999' is 31 years.
+_LONGEST_DELAY: Final = 86_400.0
+
+
 class AisaRetryPolicy(RetryPolicy):
     """The default ``retry_policy`` of this package's operators, on Airflow 3.3 and above.
 
     Fails a task at once when the request, the key, the connection or the budget has to be fixed, waits as
-    long as the gateway asked before trying a rate-limited one again, and leaves all else to the task.
+    long as the gateway asked, a day at most, before trying a rate-limited one again, and leaves all else to
+    the task.
     """
 
     def evaluate(
@@ -37,7 +42,7 @@ class AisaRetryPolicy(RetryPolicy):
         if not exception.retryable:
             return RetryDecision.fail(reason=f"{type(exception).__name__}: a person has to act first")
         if exception.retry_after is not None:
-            delay = timedelta(seconds=exception.retry_after)
+            delay = timedelta(seconds=min(exception.retry_after, _LONGEST_DELAY))
             return RetryDecision.retry(delay=delay, reason=f"the gateway asked to wait {delay}")
         return RetryDecision.default()
 

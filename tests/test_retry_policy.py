@@ -35,6 +35,8 @@ from airflow_provider_aisa.retry_policy import AisaRetryPolicy
         (ImageUnavailable("x"), RetryAction.DEFAULT, None),
         (RateLimited("x"), RetryAction.DEFAULT, None),
         (RateLimited("x", retry_after=120), RetryAction.RETRY, timedelta(seconds=120)),
+        (RateLimited("x", retry_after=999_999_999), RetryAction.RETRY, timedelta(days=1)),
+        (RateLimited("x", retry_after=float("inf")), RetryAction.RETRY, timedelta(days=1)),
         (RuntimeError("x"), RetryAction.DEFAULT, None),
     ],
 )

@@ -23,7 +23,6 @@ HEAVY = {
     "botocore",
     "httpcore",
     "httpx",
-    "httpx_secure",
     "imagesize",
     "pydantic",
     "pydantic_core",

@@ -67,8 +67,9 @@ def read_error(response: httpx.Response, *, api_key: str, note: str = "") -> Ais
     retry_after = read_retry_after(response)
     words = f"AIsa answered {response.status_code}{f' {code}' if code else ''}: {said}"
     asks = f" It asks to wait {retry_after:,.0f} s." if retry_after else ""
+    bill = " Nothing was billed." if is_refusal(response) else ""
     return kind(
-        f"{words}{request_note(request_id)}.{asks} {_NEXT_STEP[kind]}{f' {note}' if note else ''}",
+        f"{words}{request_note(request_id)}.{asks} {_NEXT_STEP[kind]}{bill}{f' {note}' if note else ''}",
         status=response.status_code,
         code=code,
         request_id=request_id,

@@ -100,12 +100,7 @@ def _look_up(resolver: Resolver, host: str, port: int, deadline: Deadline) -> li
         except BaseException as e:
             answer.set_exception(e)
 
-    try:
-        ip_address(host)
-    except ValueError:
-        # A daemon: the interpreter's exit need not wait for a name server.
-        threading.Thread(target=look_up, name="aisa-resolver", daemon=True).start()
-    else:
+    if _is_address(host) or not _start_thread(look_up):
         look_up()
     try:
         return answer.result(None if deadline.left == math.inf else deadline.left)
@@ -115,6 +110,23 @@ def _look_up(resolver: Resolver, host: str, port: int, deadline: Deadline) -> li
         raise httpcore.ConnectError(f"the look-up of its name failed: {e.strerror}") from None
     except UnicodeError:
         raise httpcore.ConnectError("its name cannot exist") from None
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _start_thread(work: Callable[[], None]) -> bool:
+    """Start a thread that the interpreter's exit need not wait for; return whether that was possible."""
+    try:
+        threading.Thread(target=work, name="aisa-resolver", daemon=True).start()
+    except RuntimeError:  # A limit of processes is reached: a look-up without a deadline is better than none.
+        return False
+    return True
 
 
 def _connect(addresses: list[SocketAddress], deadline: Deadline) -> socket.socket:

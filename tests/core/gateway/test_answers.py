@@ -39,6 +39,7 @@ from tests.support import make_pacer, make_settings
 KEY = "sk-aisa-very-secret-1234"
 LINK = "https://cdn.test/0?signature=1"
 GOOD = json.dumps({"data": [{"url": LINK}], "usage": {"generated_images": 1}}).encode()
+GZIPPED = gzip.compress(GOOD, mtime=0)
 MB = 1_000_000
 
 
@@ -77,9 +78,9 @@ def test_no_encoding_is_asked_for() -> None:
 @pytest.mark.parametrize(
     ("encoding", "body"),
     [
-        ("gzip", gzip.compress(GOOD)),
-        ("GZIP", gzip.compress(GOOD)),
-        ("x-gzip", gzip.compress(GOOD)),
+        ("gzip", GZIPPED),
+        ("GZIP", GZIPPED),
+        ("x-gzip", GZIPPED),
         ("deflate", zlib.compress(GOOD)),
         ("identity", GOOD),
         ("", GOOD),
@@ -95,13 +96,13 @@ def test_a_paid_answer_that_a_proxy_compressed_is_read_all_the_same(encoding: st
     [
         (
             "gzip, gzip",
-            gzip.compress(gzip.compress(GOOD)),
+            gzip.compress(GZIPPED, mtime=0),
             "encoded as 'gzip, gzip', although none was asked",
         ),
         ("br", b"\x0b\x02\x80hi\x03", "encoded as 'br'"),
         ("zstd", b"(\xb5/\xfd", "encoded as 'zstd'"),
-        ("gzip", gzip.compress(GOOD)[:-9], "a compressed body that stops half-way"),
-        ("gzip", gzip.compress(GOOD)[:-4] + b"xxxx", "a compressed body that is damaged"),
+        ("gzip", GZIPPED[:-9], "a compressed body that stops half-way"),
+        ("gzip", GZIPPED[:-4] + b"xxxx", "a compressed body that is damaged"),
         ("gzip", b"not gzip at all", "a compressed body that is damaged"),
         ("gzip", b"", "a compressed body that stops half-way"),
     ],
@@ -153,7 +154,8 @@ def test_numbers_and_characters_that_json_cannot_keep_are_replaced() -> None:
     response = generate(http(body))
     assert response.images[0].url == "https://cdn.test/?"
     assert response.usage == {"a": None, "b": None, "?": "?"}
-    assert json.loads(json.dumps(typed_json.dump(response), allow_nan=False, ensure_ascii=False).encode())
+    kept = json.dumps(typed_json.dump(response), allow_nan=False, ensure_ascii=False).encode()
+    assert typed_json.load(GenerationResponse, json.loads(kept)) == response
 
 
 @pytest.mark.parametrize("size", [10, TEXT_LIMIT, 10 * TEXT_LIMIT])
@@ -213,7 +215,13 @@ def chunk(block: bytes) -> bytes:
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 ONE_GB = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n"
 ENDLESS = b"HTTP/1.1 200 OK\r\n\r\n"
-BOMB = gzip.compress(gzip.compress(b"\0" * 1_000_000_000, 9), 9)
+
+
+def bomb() -> bytes:
+    """Return a gigabyte of zeros, compressed to one megabyte."""
+    return gzip.compress(b"\0" * 1_000_000_000, mtime=0)
+
+
 HOSTILE: dict[str, tuple[Callable[[], Behaviour], str]] = {
     "1 GB": (lambda: endless(ONE_GB, b" " * 65_536), "OutcomeUnknown"),
     "endless": (lambda: endless(ENDLESS, b"A" * 65_536), "OutcomeUnknown"),
@@ -221,8 +229,11 @@ HOSTILE: dict[str, tuple[Callable[[], Behaviour], str]] = {
     "endless chunks": (lambda: endless(CHUNKED, chunk(b"x" * 65_536)), "OutcomeUnknown"),
     "endless error": (lambda: endless(ENDLESS.replace(b"200", b"500"), b"x" * 65_536), "GatewayFailed"),
     "endless header": (lambda: endless(b"HTTP/1.1 200 OK\r\nX: ", b"x" * 65_536), "OutcomeUnknown"),
-    "bomb": (lambda: then(http(gzip.decompress(BOMB), "Content-Encoding: gzip")), "OutcomeUnknown"),
-    "two bombs": (lambda: then(http(BOMB, "Content-Encoding: gzip, gzip")), "OutcomeUnknown"),
+    "bomb": (lambda: then(http(bomb(), "Content-Encoding: gzip")), "OutcomeUnknown"),
+    "two bombs": (
+        lambda: then(http(gzip.compress(bomb()), "Content-Encoding: gzip, gzip")),
+        "OutcomeUnknown",
+    ),
     "60 MB of lists": (lambda: then(http(b"[" + b"[]," * 20_000_000)), "OutcomeUnknown"),
     "60 MB of strings": (lambda: then(http(b"[" + b'"",' * 20_000_000)), "OutcomeUnknown"),
     "60 MB of text": (lambda: then(http(b'["' + "😀".encode() * 15_000_000 + b'"]')), "OutcomeUnknown"),

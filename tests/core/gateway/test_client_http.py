@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from airflow_provider_aisa.core.gateway.client import AisaClient
 from airflow_provider_aisa.core.gateway.request import ImageRequest
@@ -20,6 +25,7 @@ from airflow_provider_aisa.exceptions import (
 )
 from airflow_provider_aisa.sandbox import Fault, FaultKind, Sandbox
 from tests.core.faces import Face
+from tests.core.net import wire
 from tests.support import Clock, make_pacer, make_settings, sandbox_settings
 from tools.ports import find_free_ports
 
@@ -156,3 +162,55 @@ def test_no_more_requests_are_in_flight_than_the_connection_allows(aisa_sandbox:
     asyncio.run(generate_all())
     assert aisa_sandbox.max_in_flight_seen == 2
     assert [request.status for request in aisa_sandbox.requests] == [200] * 8
+
+
+@given(
+    st.binary(max_size=200)
+    | st.builds(
+        "HTTP/1.1 {} {}\r\n{}: {}\r\n\r\n{}".format,
+        st.integers(0, 9999),
+        st.text(max_size=5),
+        st.sampled_from(["Content-Length", "Transfer-Encoding", "Content-Encoding", "Retry-After", "X"]),
+        st.sampled_from(["0", "5", "-1", "999999999999", "chunked", "gzip", "identity", "\ud800", "x"]),
+        st.text(max_size=20) | st.just('{"data": [{"url": "https://cdn.test/"}]}'),
+    ).map(lambda text: text.encode(errors="replace"))
+)
+@settings(max_examples=60)
+def test_whatever_bytes_a_server_sends_are_a_result_or_a_typed_error(answer: bytes) -> None:
+    with wire.serve(wire.answering(answer)) as server:
+        gateway = client(make_settings(base_url=f"{server.url}/v1", max_retries=0))
+        with suppress(AisaError):
+            assert gateway.generate(ImageRequest.parse(prompt="a")).model == "seedream-4-5-251128"
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_an_answer_that_drips_ends_within_the_timeout_and_may_be_billed(is_async: bool) -> None:
+    def drip(server: wire.Server, connection: socket.socket) -> None:
+        wire.read_request(server, connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % wire.DRIPS)
+        server.drip(connection, b" ")
+
+    with wire.serve(drip) as server:
+        gateway = client(make_settings(base_url=f"{server.url}/v1", timeout=0.3))
+        with pytest.raises(OutcomeUnknown, match="did not answer"):
+            Face(is_async).generate(gateway)
+        assert len(server.received) == 1
+
+
+def test_a_certificate_of_an_unknown_authority_is_asked_for_once_and_nothing_was_sent(
+    tmp_path: Path,
+) -> None:
+    """A company's proxy that reads along: five tries would not make it known."""
+    authority = wire.make_authority(tmp_path)
+    context = authority.server_context("127.0.0.1")
+    with wire.serve(wire.hang_up, tls=context) as server:
+        base_url = f"https://127.0.0.1:{server.port}/v1"
+        clock = Clock()
+        gateway = client(make_settings(base_url=base_url), sleep=clock.sleep)
+        with pytest.raises(InvalidConnection) as caught:
+            gateway.generate(ImageRequest.parse(prompt="a"))
+        assert server.connections == 2  # the second only looks at the certificate
+    assert clock.slept == []
+    for part in ("issued by CN=Example Corp Proxy CA", "SSL_CERT_FILE", "Nothing was sent"):
+        assert part in str(caught.value)

@@ -122,6 +122,19 @@ def test_a_look_up_that_hangs_ends_in_time() -> None:
     assert str(found) == "the look-up of its name took too long"
 
 
+def test_without_a_thread_to_spare_a_name_is_looked_up_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with serve(wire.hang_up) as server:
+        pass
+    names = Names("127.0.0.1")
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    found = failure(f"http://gateway.test:{server.port}/", transport(resolver=names))
+    assert names.asked == ["gateway.test"]
+    assert str(found) == "Connection refused"
+
+
 def test_cancelling_a_deadline_ends_the_exchange_at_once() -> None:
     deadline = Deadline(3600)
 
