@@ -104,7 +104,11 @@ def _look_up(resolver: Resolver, host: str, port: int, deadline: Deadline) -> li
         ip_address(host)
     except ValueError:
         # A daemon: the interpreter's exit need not wait for a name server.
-        threading.Thread(target=look_up, name="aisa-resolver", daemon=True).start()
+        thread = threading.Thread(target=look_up, name="aisa-resolver", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            raise httpcore.ConnectError("this machine cannot start another thread") from None
     else:
         look_up()
     try:
