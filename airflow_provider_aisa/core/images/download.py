@@ -8,6 +8,7 @@ answer cannot become a large one, and memory does not grow with an image's size.
 from __future__ import annotations
 
 import hashlib
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -24,6 +25,7 @@ from airflow_provider_aisa.core.images.addresses import is_allowed, is_loopback,
 from airflow_provider_aisa.core.images.inspect import ImageInfo, inspect
 from airflow_provider_aisa.core.net.deadline import Deadline
 from airflow_provider_aisa.core.net.proxies import read_proxies
+from airflow_provider_aisa.core.net.sockets import Resolver, resolve
 from airflow_provider_aisa.core.net.transport import CannotConnect, Transport
 from airflow_provider_aisa.core.threads import Stop
 from airflow_provider_aisa.exceptions import ImageLinkExpired, ImageUnavailable, ImageUnusable
@@ -119,7 +121,7 @@ class Fetcher:
             ) from None
         except httpx.HTTPError as e:
             if deadline.is_over:
-                raise ImageUnavailable(f"the download was not complete after {deadline:.0f} s") from None
+                raise ImageUnavailable(f"the download was not complete after {float(deadline):g} s") from None
             # Not its text, which may hold the link.
             raise ImageUnavailable(f"the download broke off ({type(e).__name__})") from None
         return FetchedImage(length, sha256, inspect(file))
@@ -155,10 +157,18 @@ class Fetcher:
 
 @contextmanager
 def open_fetcher(
-    settings: ConnectionSettings, *, sleep: Callable[[Stop, float], None] = Stop.sleep
+    settings: ConnectionSettings,
+    *,
+    timeout: float = DOWNLOAD_TIMEOUT,
+    sleep: Callable[[Stop, float], None] = Stop.sleep,
+    resolver: Resolver = resolve,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[Fetcher]:
     """Yield a Fetcher for the images of one gateway.
 
+    :param timeout: seconds for one image in all.
+    :param resolver: for tests, as of :class:`Transport`.
+    :param tls: for tests, as of :class:`Transport`.
     :raises InvalidConnection: a proxy is named that cannot be used.
     """
     proxies = read_proxies(settings)
@@ -168,10 +178,21 @@ def open_fetcher(
             raise refused(f"the link leads to {address}, which is not a public address")
 
     def make_transport() -> Transport:
-        return Transport(timeout=DOWNLOAD_TIMEOUT, proxies=proxies, judge=judge, kept_alive=_KEPT_ALIVE)
+        return Transport(
+            timeout=timeout,
+            proxies=proxies,
+            judge=judge,
+            kept_alive=_KEPT_ALIVE,
+            resolver=resolver,
+            tls=tls,
+        )
 
     fetcher = Fetcher(
-        make_transport, allow_loopback=settings.is_loopback, max_retries=settings.max_retries, sleep=sleep
+        make_transport,
+        allow_loopback=settings.is_loopback,
+        max_retries=settings.max_retries,
+        timeout=timeout,
+        sleep=sleep,
     )
     try:
         yield fetcher

@@ -25,13 +25,18 @@ def kilobytes(name: str) -> int:
     return int(line.split()[1])
 
 
+def forget_peak() -> None:
+    """Let the peak of this process's memory begin now."""
+    Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
+
+
 def main() -> None:
     """Warm up with one request that is answered well, then measure the one that is not."""
     base_url, n = sys.argv[1:]
     request = ImageRequest.parse(prompt="a red panda", n=n)
     with AisaClient(make_settings(base_url=base_url, timeout=60, max_retries=0)) as client:
         client.generate(request)
-        Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
+        forget_peak()
         start = kilobytes("VmRSS")
         try:
             found, text = f"{client.generate(request).billed} billed", ""
