@@ -64,6 +64,8 @@ _GATEWAY_FAULTS: Final = (
     Fault("html_ok"),
     Fault("broken_json"),
     Fault("hang", billed=True),
+    Fault("drip_headers", delay=0.2),
+    Fault("drip_body", delay=0.2),
     Fault("cut_before_billing"),
     Fault("cut_after_billing"),
     Fault("cut_mid_body"),

@@ -63,9 +63,9 @@ def _slow_generation(scene: Scene) -> None:
 
 
 def _while_generating(scene: Scene) -> None:
-    _wait_for(lambda: scene.posts > 0)
+    scene.wait_until(lambda: scene.posts > 0)
     scene.kill()
-    _wait_for(lambda: scene.sandbox.billed > 0)
+    scene.wait_until(lambda: scene.sandbox.billed > 0)
     scene.sandbox.latency = 0.0
 
 
@@ -89,16 +89,9 @@ def _slow_download(scene: Scene) -> None:
 
 
 def _while_downloading(scene: Scene) -> None:
-    _wait_for(lambda: bool(scene.sandbox.cdn_requests))
+    scene.wait_until(lambda: bool(scene.sandbox.cdn_requests))
     time.sleep(_DOWNLOAD / 2)  # Half of the image is there: that is the subject.
     scene.kill()
-
-
-def _wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "the worker never came that far"
-        time.sleep(0.002)
 
 
 POINTS = (

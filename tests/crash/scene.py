@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import time
 import urllib.request
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Seconds that a worker waits for a response. With `worker.CLAIM_MARGIN`, how long a dead one's claim stands.
 TIMEOUT = 2.0
+#: Seconds that a test waits for what a worker does.
+PATIENCE = 30.0
 IMAGES = 2
 SIZE = "1920x1920"
 _numbers = itertools.count(1)
@@ -99,6 +102,13 @@ class Scene:
         self.on_request = lambda _: None
         return self.start(timeout=30.0, **options).wait()
 
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait for what the worker does."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, "the worker never came that far"
+            time.sleep(0.002)
+
     def kill(self) -> None:
         """Kill the worker; it is gone when this returns."""
         assert self.current is not None
@@ -155,8 +165,10 @@ def fetch(link: str) -> bytes:
 def check_stored(scene: Scene, outcome: Outcome) -> Entry:
     """Assert that a task's result, the bytes in the store and the journal agree; return the journal's entry.
 
-    Nothing but the images and one journal may be there, and no link may be left anywhere.
+    Nothing but the images and one journal may be there, and no link may be left anywhere. Nothing may have
+    been deleted on the way: many buckets do not allow it.
     """
+    assert [answer for answer in scene.s3.answers if answer.seen.method == "DELETE"] == []
     objects = scene.objects()
     journals = [name for name in objects if name.startswith("_aisa/")]
     assert len(journals) == 1, journals
