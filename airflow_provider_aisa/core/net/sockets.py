@@ -100,20 +100,7 @@ def _look_up(resolver: Resolver, host: str, port: int, deadline: Deadline) -> li
         except BaseException as e:
             answer.set_exception(e)
 
-<<<<<<< HEAD
     if _is_address(host) or not _start_thread(look_up):
-=======
-    try:
-        ip_address(host)
-    except ValueError:
-        # A daemon: the interpreter's exit need not wait for a name server.
-        thread = threading.Thread(target=look_up, name="aisa-resolver", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:
-            raise httpcore.ConnectError("this machine cannot start another thread") from None
-    else:
->>>>>>> d5ffe684a2a0e312590345f0ebff5b4eb3f141af
         look_up()
     try:
         return answer.result(None if deadline.left == math.inf else deadline.left)
