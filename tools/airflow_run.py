@@ -113,9 +113,17 @@ class StandaloneAirflow:
     def wait_until_ready(self, timeout: float = READY_SECONDS) -> None:
         """Wait until every component is healthy, and log in as the admin of this run."""
         self._poll(self._is_healthy, timeout, "a healthy scheduler, DAG processor, triggerer and API server")
-        self.password: str = json.loads((self.home / PASSWORDS).read_text())[self.user]
-        answer = self._request("POST", "/auth/token", json={"username": self.user, "password": self.password})
-        self._api.headers["Authorization"] = f"Bearer {answer['access_token']}"
+        self.password: str = self._passwords()[self.user]
+        self._api.headers["Authorization"] = f"Bearer {self.log_in(self.user)}"
+
+    def log_in(self, username: str) -> str:
+        """Return a token of a user of this run: for the Authorization header, or a browser's cookie."""
+        credentials = {"username": username, "password": self._passwords()[username]}
+        return str(self._request("POST", "/auth/token", json=credentials)["access_token"])
+
+    def _passwords(self) -> dict[str, str]:
+        found: dict[str, str] = json.loads((self.home / PASSWORDS).read_text())
+        return found
 
     def _is_healthy(self) -> bool:
         if not self.running():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 def build() -> tuple[int, str]:
     """Build the site; return 0, or 1 when there was a warning, and what was said."""
+    shutil.rmtree(SITE, ignore_errors=True)
     env = os.environ | {"NO_COLOR": "1"}
     done = subprocess.run(
         [sys.executable, *COMMAND], cwd=ROOT, env=env, capture_output=True, text=True, check=False

@@ -78,10 +78,16 @@ def test_a_connection_that_is_not_defined_says_how_to_define_it(read: Read) -> N
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"password": None}, "connection 'aisa_test': password is empty: put the AIsa API key there"),
-        ({"password": ""}, "connection 'aisa_test': password is empty"),
-        ({"host": "http://api.aisa.one"}, "connection 'aisa_test': host would send the key unencrypted"),
-        ({"host": "https://a b"}, "connection 'aisa_test': host is not a base URL"),
+        (
+            {"password": None},
+            "connection 'aisa_test': API key (password) is empty: put the AIsa API key there",
+        ),
+        ({"password": ""}, "connection 'aisa_test': API key (password) is empty"),
+        (
+            {"host": "http://api.aisa.one"},
+            "connection 'aisa_test': Base URL (host) would send the key unencrypted",
+        ),
+        ({"host": "https://a b"}, "connection 'aisa_test': Base URL (host) is not a base URL"),
         ({"extra": {"timeout": "soon"}}, "connection 'aisa_test': extra 'timeout' is 'soon'"),
         ({"extra": {"max_retries": -1}}, "connection 'aisa_test': extra 'max_retries' is -1"),
         ({"extra": {"max_concurrency": 0}}, "connection 'aisa_test': extra 'max_concurrency' is 0"),
@@ -96,6 +102,20 @@ def test_a_wrong_connection_is_refused_with_its_name_and_the_field(
     found = refusal(read, connect(**fields))
     assert found.startswith(message)
     assert KEY not in found
+
+
+def test_all_that_is_wrong_with_a_connection_is_said_at_once(
+    read: Read, connect: Callable[..., AisaHook]
+) -> None:
+    wrong = connect(password="", host="http://api.aisa.one", extra={"timeout": "soon", "max_retries": -1})
+    message = refusal(read, wrong)
+    assert wrong.test_connection() == (False, message.replace("connection 'aisa_test'", "this connection"))
+    assert [part.split(" is ")[0].split(" would ")[0] for part in message.split("; ")] == [
+        "connection 'aisa_test': API key (password)",
+        "Base URL (host)",
+        "extra 'timeout'",
+        "extra 'max_retries'",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -323,7 +323,7 @@ def test_a_wrong_connection_is_found_before_anything_is_paid(desk: Desk) -> None
     connection = {**json.loads(desk.gateway.connection), "password": ""}
     desk.monkeypatch.setenv("AIRFLOW_CONN_AISA_DEFAULT", json.dumps(connection))
 
-    with pytest.raises(InvalidConnection, match="password is empty"):
+    with pytest.raises(InvalidConnection, match="is empty: put the AIsa API key there"):
         desk.run_batch(["A fox"])
 
     assert desk.gateway.requests == []

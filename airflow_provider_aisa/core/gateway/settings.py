@@ -21,6 +21,9 @@ DEFAULT_MAX_RETRIES: Final = 4
 DEFAULT_MAX_CONCURRENCY: Final = 5  # the free tier's limit
 _LONGEST_TIMEOUT: Final = 86_400  # seconds; the operating system refuses what it cannot count
 _LONGEST_SHOWN: Final = 100  # characters of a wrong value in a message
+#: What a connection's fields are called in its form, and elsewhere.
+_API_KEY: Final = "API key (password)"
+_BASE_URL: Final = "Base URL (host)"
 _LARGEST: Final = 10**9  # '1e999999999' is a number, too
 
 
@@ -102,9 +105,9 @@ def _parse_api_key(_: str, value: str | None) -> str:
     # Never shown: it is the key itself. A line break at its end comes from copying.
     key = (value or "").strip()
     if not key:
-        raise _WrongError("password", "is empty", "put the AIsa API key there")
+        raise _WrongError(_API_KEY, "is empty", "put the AIsa API key there")
     if not re.fullmatch(r"[!-~]+", key):
-        raise _WrongError("password", "has characters that no API key has", "copy the key again")
+        raise _WrongError(_API_KEY, "has characters that no API key has", "copy the key again")
     return key
 
 
@@ -118,11 +121,11 @@ def _parse_base_url(_: str, host: str | None) -> str:
     except ValueError:
         is_complete = False
     if not is_complete or url.scheme not in {"http", "https"} or any(c.isspace() for c in text):
-        raise _WrongError("host", "is not a base URL", f"use one such as {DEFAULT_BASE_URL}")
+        raise _WrongError(_BASE_URL, "is not a base URL", f"use one such as {DEFAULT_BASE_URL}")
     if url.username is not None or url.query or url.fragment:
-        raise _WrongError("host", "holds more than a base URL", "leave out user, query and fragment")
+        raise _WrongError(_BASE_URL, "holds more than a base URL", "leave out user, query and fragment")
     if url.scheme == "http" and not _is_loopback(url.hostname or ""):
-        raise _WrongError("host", "would send the key unencrypted", "use https://")
+        raise _WrongError(_BASE_URL, "would send the key unencrypted", "use https://")
     return _with_path(url)
 
 

@@ -133,8 +133,8 @@ def test_a_proxy_may_be_written_as_for_curl(proxy: str) -> None:
 def test_all_that_is_wrong_is_said_at_once() -> None:
     message = refusal("http://api.aisa.one", "", timeout=0, max_retries="x", proxy="http://", prices="{")
     assert [problem.partition(":")[0] for problem in message.split("; ")] == [
-        "password is empty",
-        "host would send the key unencrypted",
+        "API key (password) is empty",
+        "Base URL (host) would send the key unencrypted",
         "extra 'timeout' is 0",
         "extra 'max_retries' is 'x'",
         "extra 'proxy' is not a proxy URL",
@@ -207,7 +207,7 @@ def test_prices_cannot_be_changed_after_they_were_checked() -> None:
 
 @pytest.mark.parametrize("key", [None, "", "   "])
 def test_a_connection_without_a_key_is_refused(key: str | None) -> None:
-    assert refusal(api_key=key) == "password is empty: put the AIsa API key there"
+    assert refusal(api_key=key) == "API key (password) is empty: put the AIsa API key there"
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_connection_without_a_key_is_refused(key: str | None) -> None:
 )
 def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(key: str) -> None:
     message = refusal(api_key=key)
-    assert message == "password has characters that no API key has: copy the key again"
+    assert message == "API key (password) has characters that no API key has: copy the key again"
 
 
 def test_blanks_that_were_copied_with_the_key_are_dropped() -> None:
@@ -295,7 +295,7 @@ def test_a_host_becomes_a_base_url(host: str | None, base_url: str) -> None:
     ],
 )
 def test_a_host_that_is_no_safe_base_url_is_refused(host: str, what: str) -> None:
-    assert refusal(host).startswith(f"host {what}")
+    assert refusal(host).startswith(f"Base URL (host) {what}")
 
 
 @pytest.mark.parametrize(
