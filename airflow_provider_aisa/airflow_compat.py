@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from airflow.providers.common.compat.sdk import AirflowFailException
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+from airflow.providers.common.compat.sdk import AirflowFailException, XCom
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_3_PLUS
 
 if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context, TaskInstanceKey
+
     from airflow_provider_aisa.exceptions import AisaError
+
+_LINKS: Final = "aisa_links"  # an XCom
 
 
 def with_retry_policy(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -38,3 +42,21 @@ def as_failure(error: AisaError) -> AisaError:
     del details["error"]
     failure: AisaError = final(details.pop("message"), **details)
     return failure
+
+
+def store_links(context: Context, links: dict[str, str]) -> None:
+    """Keep an operator's links for :func:`stored_links`.
+
+    From Airflow 3 on the worker asks for the links and keeps them itself. Before, the web server asks, which
+    knows nothing of what the operator found out.
+    """
+    if not AIRFLOW_V_3_0_PLUS:
+        context["ti"].xcom_push(key=_LINKS, value=links)
+
+
+def stored_links(ti_key: TaskInstanceKey) -> dict[str, str]:
+    """Return the links of a task that has run."""
+    if AIRFLOW_V_3_0_PLUS:
+        return {}
+    links: dict[str, str] | None = XCom.get_value(key=_LINKS, ti_key=ti_key)
+    return links or {}

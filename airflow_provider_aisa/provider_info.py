@@ -78,6 +78,11 @@ def get_provider_info() -> dict[str, Any]:
         "task-decorators": [
             {"name": "seedream", "class-name": "airflow_provider_aisa.decorators.seedream.seedream_task"}
         ],
+        "extra-links": [
+            "airflow_provider_aisa.links.ImagesLink",
+            "airflow_provider_aisa.links.JournalLink",
+            "airflow_provider_aisa.links.ManifestLink",
+        ],
         "triggers": [
             {"integration-name": "AIsa", "python-modules": ["airflow_provider_aisa.triggers.seedream"]}
         ],

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 from airflow.providers.common.compat.sdk import SET_DURING_EXECUTION, BaseOperator
 
-from airflow_provider_aisa.airflow_compat import as_failure, with_retry_policy
+from airflow_provider_aisa.airflow_compat import as_failure, store_links, with_retry_policy
+from airflow_provider_aisa.assets import asset_uri, publish
 from airflow_provider_aisa.core.gateway.request import check_model, parse_max_cost, parse_n, parse_size
 from airflow_provider_aisa.core.job import OnPartial
 from airflow_provider_aisa.core.journal.entry import Buyer
@@ -19,12 +20,16 @@ from airflow_provider_aisa.core.s3.bucket import Bucket
 from airflow_provider_aisa.exceptions import AisaError, InvalidRequest
 from airflow_provider_aisa.hooks.s3 import open_s3
 from airflow_provider_aisa.labels import MAP_INDEX_TEMPLATE
+from airflow_provider_aisa.lineage import collect, lineage_of, usage_facts
+from airflow_provider_aisa.links import ImagesLink, JournalLink, browser_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import BaseOperatorLink, Context
+    from airflow.providers.openlineage.extractors import OperatorLineage
     from jinja2 import Environment
+    from openlineage.client.generated.base import Dataset, RunFacet
 
     from airflow_provider_aisa.core.layout import Target
 
@@ -42,6 +47,8 @@ class AisaOperator(BaseOperator):
 
     template_ext = ()  # A prompt that ends in .json stays a prompt.
     ui_color = "#e9e4ff"
+    ui_fgcolor = "#2b1a66"
+    operator_extra_links: Collection[BaseOperatorLink] = (ImagesLink(), JournalLink())
 
     def __init__(
         self,
@@ -75,6 +82,10 @@ class AisaOperator(BaseOperator):
         self.on_existing = on_existing
         self.delivery = delivery
         self.on_partial = on_partial
+        #: Where to look, by what there is to see: what the extra links show.
+        self.aisa_links: dict[str, str] = {}
+        self._place: tuple[str, str] | None = None
+        self._facts: dict[str, Any] | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Check, pay, store; return what is in S3 and what it cost."""
@@ -90,9 +101,42 @@ class AisaOperator(BaseOperator):
             "Stopped. Whatever was paid for is in the journal, and a later run goes on from there."
         )
 
+    def get_openlineage_facets_on_start(self) -> OperatorLineage[Dataset, RunFacet]:
+        """Tell OpenLineage which models are about to be asked."""
+        return lineage_of(models=self._models(), place=self._place, facts=None)
+
+    def get_openlineage_facets_on_complete(self, _: object) -> OperatorLineage[Dataset, RunFacet]:
+        """Tell OpenLineage where the images are, what was used, and what it cost."""
+        return lineage_of(models=self._models(), place=self._place, facts=self._facts)
+
+    def get_openlineage_facets_on_failure(self, ti: object) -> OperatorLineage[Dataset, RunFacet]:
+        """Tell OpenLineage what is known of a task that failed."""
+        return self.get_openlineage_facets_on_complete(ti)
+
+    @abstractmethod
+    def _models(self) -> Iterable[str]:
+        """Return the ids of the models that are asked."""
+
     @abstractmethod
     def _execute(self, context: Context) -> dict[str, Any]:
         """Do what `execute` promises; an AisaError ends the task as its kind asks for."""
+
+    def _note_links(self, context: Context, bucket: Bucket, **keys: str) -> None:
+        """Note where a person can look, by the name of a link's place and an object's or a folder's key."""
+        self.aisa_links = {place: browser_url(bucket, key) for place, key in keys.items()}
+        store_links(context, self.aisa_links)
+
+    def _tell(self, context: Context, result: dict[str, Any], *, bucket: str, folder: str) -> None:
+        """Tell assets and lineage what has become of the task."""
+        self._place, self._facts = (bucket, folder), usage_facts(result)
+        publish(context, self.outlets, result, bucket=bucket, folder=self._lasting_folder(folder))
+        collect(self, (asset_uri(bucket, folder),))
+
+    def _lasting_folder(self, folder: str) -> str:
+        """Return the part of a folder that is the same in each run, where this package chose the folder."""
+        if self.s3_key is not None:
+            return folder
+        return "seedream" if self.idempotency_key is not None else f"seedream/{safe_name(self.dag_id)}"
 
     def _failure(self, error: AisaError) -> AisaError:
         """Return what the task raises for an error: its message, without the way it came.

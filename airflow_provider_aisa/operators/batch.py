@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast, get_args
 
 from airflow_provider_aisa.core.batch.source import check_requests, iter_requests
 from airflow_provider_aisa.core.batch.spec import (
@@ -23,6 +23,7 @@ from airflow_provider_aisa.core.threads import in_background, run_apart
 from airflow_provider_aisa.exceptions import InvalidRequest
 from airflow_provider_aisa.hooks.aisa import AisaHook
 from airflow_provider_aisa.labels import label_of_requests
+from airflow_provider_aisa.links import ImagesLink, JournalLink, ManifestLink
 from airflow_provider_aisa.metrics import BatchMetrics
 from airflow_provider_aisa.operators.base import (
     AisaOperator,
@@ -33,13 +34,15 @@ from airflow_provider_aisa.operators.base import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from decimal import Decimal
 
-    from airflow.providers.common.compat.sdk import Context, XComArg
+    from airflow.providers.common.compat.sdk import BaseOperatorLink, Context, XComArg
 
+    from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
     from airflow_provider_aisa.core.job import OnPartial
     from airflow_provider_aisa.core.journal.steps import Delivery, OnExisting
+    from airflow_provider_aisa.core.s3.bucket import Bucket
 
 #: Literal items that are checked whenever the DAG is parsed; all are checked before anything is paid.
 PARSED_ITEMS: Final = 100
@@ -96,6 +99,10 @@ class SeedreamBatchOperator(AisaOperator):
         "on_existing",
         "max_cost_usd",
     )
+
+    template_fields_renderers: ClassVar[dict[str, str]] = {"requests": "json"}
+    custom_operator_name = "Seedream batch"
+    operator_extra_links: Collection[BaseOperatorLink] = (ImagesLink(), ManifestLink(), JournalLink())
 
     def __init__(
         self,
@@ -156,7 +163,13 @@ class SeedreamBatchOperator(AisaOperator):
             settings = replace(settings, max_concurrency=most)
         bucket = self._open_bucket(spec.defaults.target, connections=settings.max_concurrency)
         spec = spec.in_bucket(bucket.name)
+        images, layout = spec.defaults.target.folder, spec.layout
+        self._note_links(context, bucket, images=images, journal=layout.folder, manifest=layout.manifest)
+        result = self._run(spec, settings, bucket)
+        self._tell(context, result, bucket=bucket.name, folder=images)
+        return result
 
+    def _run(self, spec: BatchSpec, settings: ConnectionSettings, bucket: Bucket) -> dict[str, Any]:
         from airflow_provider_aisa.core.batch.runner import run_batch
 
         with tempfile.TemporaryDirectory(prefix="aisa-batch-") as name:
@@ -167,6 +180,9 @@ class SeedreamBatchOperator(AisaOperator):
                     return run_apart(
                         run_batch(spec, plan, settings=settings, bucket=bucket, folder=folder, report=report)
                     )
+
+    def _models(self) -> Iterable[str]:
+        return (self.model,)
 
     def _spec(self, context: Context, prices: Mapping[str, Decimal]) -> BatchSpec:
         buyer = self._buyer(context)

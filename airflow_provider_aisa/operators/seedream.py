@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import conf
 
+from airflow_provider_aisa.assets import folder_of
 from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL, DEFAULT_SIZE
 from airflow_provider_aisa.core.gateway.request import ImageRequest, parse_max_cost, parse_prompt
 from airflow_provider_aisa.core.job import Job, OnPartial
@@ -22,7 +23,7 @@ from airflow_provider_aisa.labels import label_of
 from airflow_provider_aisa.operators.base import AisaOperator, is_literal, parse_idempotency_key, prepare
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -76,6 +77,8 @@ class SeedreamGenerateOperator(AisaOperator):
         "max_cost_usd",
     )
 
+    custom_operator_name = "Seedream"
+
     def __init__(
         self,
         *,
@@ -121,12 +124,14 @@ class SeedreamGenerateOperator(AisaOperator):
         """The prompt's first words."""
         return label_of(self.prompt)
 
-    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
+    def execute_complete(
+        self, context: Context, event: Mapping[str, Any], links: dict[str, str] | None = None
+    ) -> dict[str, Any]:
         """Return what the trigger stored, or raise its error as if it had happened here."""
+        self.aisa_links = links or {}
         if "error" in event:
             raise self._failure(error_from_dict(event["error"])) from None
-        result: dict[str, Any] = event["result"]
-        return result
+        return self._told(context, event["result"])
 
     def _execute(self, context: Context) -> dict[str, Any]:
         self._check_literals()
@@ -139,12 +144,22 @@ class SeedreamGenerateOperator(AisaOperator):
         in_background(prepare)
         bucket = self._open_bucket(job.target)
         job = replace(job, price_usd=price, target=replace(job.target, bucket=bucket.name))
+        self._note_links(context, bucket, images=job.target.folder, journal=job.journal_key)
         if self.deferrable and not _is_finished(job, bucket):
             self._defer(job)
 
         from airflow_provider_aisa.core.alone import generate_alone
 
-        return run_apart(generate_alone(job, settings=settings, bucket=bucket)).result
+        return self._told(context, run_apart(generate_alone(job, settings=settings, bucket=bucket)).result)
+
+    def _told(self, context: Context, result: dict[str, Any]) -> dict[str, Any]:
+        """Return a result that assets and lineage have been told of."""
+        if images := result["images"]:
+            self._tell(context, result, bucket=images[0]["bucket"], folder=folder_of(result))
+        return result
+
+    def _models(self) -> Iterable[str]:
+        return (self.model,)
 
     def _job(self, context: Context) -> Job:
         """Check everything that can be checked without a connection."""
@@ -172,6 +187,7 @@ class SeedreamGenerateOperator(AisaOperator):
                 job=job.to_dict(), aisa_conn_id=self.aisa_conn_id, aws_conn_id=self.aws_conn_id
             ),
             method_name="execute_complete",
+            kwargs={"links": self.aisa_links},
             timeout=self.execution_timeout,
         )
 
