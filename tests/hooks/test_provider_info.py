@@ -18,7 +18,7 @@ from airflow_provider_aisa import operators
 from airflow_provider_aisa.core.gateway.settings import DEFAULT_BASE_URL, ConnectionSettings, unknown_extras
 from airflow_provider_aisa.hooks.aisa import AisaHook
 from airflow_provider_aisa.provider_info import CONNECTION_FIELDS, get_provider_info
-from tests.series import needs_3_2
+from tests.series import needs_3_1, needs_3_2
 
 jsonschema: Any = importlib.import_module("jsonschema")  # Airflow needs it; it has no types
 INFO = get_provider_info()
@@ -116,6 +116,7 @@ def test_the_ui_shows_the_form() -> None:
     assert meta.extra_fields["timeout"]["schema"]["title"] == "Timeout"
 
 
+@needs_3_1
 def test_airflow_hides_a_proxy_that_is_saved() -> None:
     """It can hold a password, and the form shows what is typed there."""
     stored = redact({"proxy": "http://me:hunter2@proxy.example:3128", "timeout": 300})

@@ -11,7 +11,6 @@ import pytest
 
 from airflow_provider_aisa.operators.batch import SeedreamBatchOperator
 from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
-from tests.series import typed_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,9 +46,7 @@ class Desk:
     ) -> dict[str, Any]:
         """Run the task once, as Airflow would in this try; a Clear raises `max_tries`."""
         operator = SeedreamGenerateOperator(**{"task_id": "generate", "prompt": "A red panda", **arguments})
-        context = context_of(tries=tries, clears=clears, run_id=run_id)
-        with typed_errors():
-            result: dict[str, Any] = operator.execute(context)
+        result: dict[str, Any] = operator.execute(context_of(tries=tries, clears=clears, run_id=run_id))
         return result
 
     def run_batch(
@@ -67,8 +64,7 @@ class Desk:
             **{"task_id": "generate", "requests": requests, "size": SMALL, **arguments}
         )
         context = context_of(tries=tries, clears=clears, run_id=run_id, map_index=map_index)
-        with typed_errors():
-            result: dict[str, Any] = operator.execute(context)
+        result: dict[str, Any] = operator.execute(context)
         return result
 
     def upload(self, key: str, lines: Iterable[object]) -> str:

@@ -18,7 +18,7 @@ from airflow_provider_aisa.exceptions import (
 )
 from airflow_provider_aisa.operators.batch import PARSED_ITEMS, SeedreamBatchOperator
 from tests.operators.conftest import SMALL, context_of
-from tests.series import needs_3_0, typed_errors
+from tests.series import needs_3_0
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,7 +87,7 @@ def test_a_wrong_value_of_a_mapped_task_fails_its_instance_before_anything_is_se
         )
     operator = cast("SeedreamBatchOperator", cast("Any", mapped).unmap(given))
 
-    with pytest.raises(error) as caught, typed_errors():
+    with pytest.raises(error) as caught:
         operator.execute(context_of(map_index=0))
 
     assert words in str(caught.value)

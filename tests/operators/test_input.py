@@ -16,7 +16,6 @@ from airflow_provider_aisa.exceptions import (
 )
 from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
 from tests.operators.conftest import context_of
-from tests.series import typed_errors
 
 if TYPE_CHECKING:
     from tests.operators.conftest import Desk
@@ -75,7 +74,7 @@ def test_the_same_from_a_template_fails_the_task_before_anything_is_sent(
     for name, rendered in arguments.items():
         setattr(operator, name, rendered)
 
-    with pytest.raises(error) as caught, typed_errors():
+    with pytest.raises(error) as caught:
         operator.execute(context_of())
 
     assert words in str(caught.value)

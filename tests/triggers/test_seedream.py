@@ -19,7 +19,6 @@ from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
 from airflow_provider_aisa.sandbox import Fault
 from airflow_provider_aisa.triggers.seedream import SeedreamTrigger
 from tests.operators.conftest import Desk, context_of, desk
-from tests.series import typed_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,7 +108,7 @@ def test_a_failure_travels_as_an_event_and_is_raised_typed_in_the_task(
     desk.gateway.inject(fault)
     event = asyncio.run(fire(trigger))
 
-    with pytest.raises(error) as caught, typed_errors():
+    with pytest.raises(error) as caught:
         operator.execute_complete(context_of(), event)
 
     assert caught.value.request_id is not None or error is OutcomeUnknown

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from tools.matrix.checks import Report, check
-from tools.matrix.series import SERIES
+from tools.matrix.series import FLEET, SERIES
 from tools.matrix.venvs import make_venv, renew_constraints
 
 
@@ -20,7 +20,7 @@ def main() -> int:
     if not chosen:
         parser.error(f"no such series: choose from {', '.join(series.airflow for series in SERIES)}")
     if options.renew:
-        for series in chosen:
+        for series in (*chosen, FLEET):
             renew_constraints(series)
             print(f"wrote {series.constraints}")
         return 0

@@ -32,19 +32,23 @@ class Series:
 
     `released` is the day for FROZEN_AT_RELEASE, None for the newest series: that one is as it resolves today.
     `python` is an interpreter's version such as "3.13", None for the one that runs this.
+    `beside` are packages that are installed beside Airflow, and `label` is what they are for.
     `prints_masks` is for a release that logs, at debug level, which values it masks: the key is among them.
     """
 
     airflow: str
     released: str | None = None
     python: str | None = None
+    label: str = ""
+    beside: tuple[str, ...] = ()
     prints_masks: bool = False
     tests: tuple[str, ...] = field(default=FACES)
 
     @property
     def name(self) -> str:
         """Return the name of its virtual environment."""
-        return f"airflow-{self.airflow}" + (f"-python{self.python}" if self.python else "")
+        parts = ("airflow", self.airflow, f"python{self.python}" if self.python else "", self.label)
+        return "-".join(filter(None, parts))
 
     @property
     def constraints(self) -> Path:
@@ -59,4 +63,14 @@ SERIES = (
     Series("3.2.2", released="2026-06-01"),
     Series("3.3.2", tests=(*FACES, "tests/test_retry_policy.py")),
     Series("3.3.2", python="3.13", tests=(*FACES, "tests/test_retry_policy.py")),
+)
+
+#: The Celery executor imports a name that 5.7 has no longer.
+CELERY = "celery[redis]<5.7"
+
+#: What `make e2e-celery` runs: the newest series with Celery, Redis and PostgreSQL.
+FLEET = Series(
+    "3.3.2",
+    label="celery",
+    beside=("apache-airflow-providers-celery", "apache-airflow-providers-postgres", CELERY),
 )

@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from uv import find_uv_bin
-
 from tools.matrix.series import FROZEN_AT_RELEASE, ROOT
 
 if TYPE_CHECKING:
@@ -64,7 +62,7 @@ def make_venv(series: Series) -> Venv:
 
 def requirements(series: Series) -> tuple[str, ...]:
     """Return what is installed, but for this package."""
-    return (f"apache-airflow=={series.airflow}", *TEST_TOOLS)
+    return (f"apache-airflow=={series.airflow}", *series.beside, *TEST_TOOLS)
 
 
 def renew_constraints(series: Series) -> None:
@@ -111,6 +109,8 @@ def _fingerprint(series: Series) -> str:
 
 
 def _uv(*arguments: str, stdin: str = "") -> str:
+    from uv import find_uv_bin  # in the environments that are made here there is none
+
     command: Sequence[str] = [find_uv_bin(), *arguments, "--quiet"]
     done = subprocess.run(command, check=False, capture_output=True, text=True, input=stdin)
     if done.returncode:
