@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: install demo test lint docs bench chaos clean
+.PHONY: install demo test lint docs bench chaos test-matrix e2e-celery dist clean
 
 install: .venv/.installed  ## the package, editable, with all extras, in .venv
 
@@ -35,6 +35,15 @@ bench: install  ## the benchmarks; what they measure: benchmarks/
 
 chaos: install  ## 350 workers killed at random; fails when an image is lost or paid for twice needlessly
 	$(BIN)/python -m tests.crash
+
+test-matrix: install  ## every series of Airflow, each in an environment of its own in .matrix; SERIES="3.0.6 3.2.2" for some
+	$(BIN)/python -m tools.matrix $(SERIES)
+
+e2e-celery: install  ## a fleet of Celery workers whose parts are killed; needs Debian's postgresql and redis-server
+	$(BIN)/python -m tools.fleet
+
+dist: install  ## sdist and wheel in dist/, tried out in an empty environment
+	$(BIN)/python -m tools.dist
 
 clean:  ## caches and leftovers; .venv stays, and so does demo-images, which may be paid for
 	rm -rf .demo .cache build dist .coverage* .hypothesis .schemathesis .mypy_cache .pytest_cache .ruff_cache

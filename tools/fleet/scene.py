@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 DAGS = Path(__file__).parent / "dags"
 BUCKET = "images"
 IN_FLIGHT = 20  # of the key that all workers share
+READY_SECONDS = 400.0  # 40 s on two idle cores
 TIMEOUT = 15  # seconds, of the AIsa connections: the longest latency is 3 s
 
 CONFIG = {
@@ -100,7 +101,7 @@ def open_scene(
             config=CONFIG | dict(config),
         )
         stack.enter_context(fleet)
-        fleet.wait_until_ready()
+        fleet.wait_until_ready(READY_SECONDS)
         yield Scene(fleet, database, broker, store.client(), chunks, deferred, slow)
 
 

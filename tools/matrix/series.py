@@ -23,7 +23,15 @@ FROZEN_AT_RELEASE = (
 )
 
 #: The unit tests of everything that Airflow calls.
-FACES = ("tests/decorators", "tests/hooks", "tests/operators", "tests/triggers", "tests/test_public.py")
+FACES = (
+    "tests/decorators",
+    "tests/hooks",
+    "tests/operators",
+    "tests/test_airflow_compat.py",
+    "tests/test_labels.py",
+    "tests/test_public.py",
+    "tests/triggers",
+)
 
 
 @dataclass(frozen=True)

@@ -53,9 +53,9 @@ def make_venv(series: Series) -> Venv:
     if made_of.exists() and made_of.read_text() == inputs:
         return venv
     shutil.rmtree(venv.path, ignore_errors=True)
-    _uv("venv", "--python", str(find_python(series.python)), str(venv.path))
+    uv("venv", "--python", str(find_python(series.python)), str(venv.path))
     install = ("pip", "install", "--python", str(venv.python), "--constraint", str(series.constraints))
-    _uv(*install, *requirements(series), "--editable", f"{ROOT}[sandbox]")
+    uv(*install, *requirements(series), "--editable", f"{ROOT}[sandbox]")
     made_of.write_text(inputs)
     return venv
 
@@ -73,7 +73,7 @@ def renew_constraints(series: Series) -> None:
             frozen += ["--exclude-newer-package", f"{package}={series.released}"]
     requested = "\n".join([*requirements(series), f"{ROOT}[sandbox]"])
     options = ("--no-header", "--no-annotate", "--strip-extras", "--no-emit-package", "airflow-provider-aisa")
-    pins = _uv(
+    pins = uv(
         "pip", "compile", "--python", str(find_python(series.python)), *options, *frozen, "-", stdin=requested
     )
     series.constraints.parent.mkdir(exist_ok=True)
@@ -108,7 +108,8 @@ def _fingerprint(series: Series) -> str:
     return "\n".join([str(ROOT), str(find_python(series.python)), *requirements(series), digest])
 
 
-def _uv(*arguments: str, stdin: str = "") -> str:
+def uv(*arguments: str, stdin: str = "") -> str:
+    """Run a command of uv and return what it printed. Raises VenvError when it fails."""
     from uv import find_uv_bin  # in the environments that are made here there is none
 
     command: Sequence[str] = [find_uv_bin(), *arguments, "--quiet"]

@@ -30,3 +30,9 @@ with DAG("every_face", schedule=None):
         return [{"id": f"item-{number}", "prompt": f"batch {number}"} for number in range(3)]
 
     SeedreamBatchOperator(task_id="batch", requests=write_requests(), size=SMALL, idempotency_key="batch")
+
+    @task.seedream(size=SMALL, idempotency_key="decorated")
+    def decorated() -> str:
+        return "decorated"
+
+    decorated()
