@@ -303,7 +303,7 @@ def test_a_missing_file_is_an_error_that_says_so(desk: Desk) -> None:
 
 
 def test_a_missing_bucket_is_found_before_anything_is_paid(desk: Desk) -> None:
-    with pytest.raises(StorageFailed, match=r"NoSuchBucket\. Next: create the bucket"):
+    with pytest.raises(StorageFailed, match=r"^Create the bucket, .* S3 says NoSuchBucket"):
         desk.run_batch(["A fox"], s3_bucket="no-such-bucket")
 
     assert desk.gateway.requests == []
@@ -313,7 +313,7 @@ def test_a_bucket_that_may_not_be_written_is_found_before_anything_is_paid(desk:
     connection = desk.store.airflow_connection(bucket=desk.bucket, read_only=True)
     desk.monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", connection)
 
-    with pytest.raises(StorageFailed, match="allow the AWS connection s3:GetObject and s3:PutObject there"):
+    with pytest.raises(StorageFailed, match=r"^Allow the AWS connection s3:GetObject and s3:PutObject there"):
         desk.run_batch(["A fox"])
 
     assert desk.gateway.requests == []

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.client import BaseClient
+from botocore.exceptions import ClientError
 
 from airflow_provider_aisa import chunk_requests
 from airflow_provider_aisa.exceptions import (
@@ -347,7 +348,8 @@ def test_a_store_that_fails_stops_the_batch_and_the_retry_pays_for_the_rest(
 
     def out_of_space(client: Any, operation: str, arguments: dict[str, Any]) -> Any:
         if desk.gateway.billed >= 4 and operation == "PutObject" and arguments["Key"].endswith(".png"):
-            arguments = {**arguments, "Bucket": "no-such-bucket"}
+            answer: Any = {"Error": {"Code": "SlowDown"}, "ResponseMetadata": {"HTTPStatusCode": 503}}
+            raise ClientError(answer, operation)
         return call(client, operation, arguments)
 
     desk.connect(max_concurrency=1)

@@ -121,7 +121,7 @@ def test_no_bucket_anywhere_is_an_error_that_shows_where_to_put_it(desk: Desk) -
 
 
 def test_a_missing_bucket_is_found_before_the_post(desk: Desk) -> None:
-    with pytest.raises(StorageFailed, match=r"NoSuchBucket\. Next: create the bucket"):
+    with pytest.raises(StorageFailed, match=r"^Create the bucket, .* S3 says NoSuchBucket"):
         desk.run(s3_bucket="no-such-bucket")
 
     assert desk.gateway.requests == []
@@ -131,7 +131,7 @@ def test_a_bucket_that_may_not_be_written_is_found_before_the_post(desk: Desk) -
     connection = desk.store.airflow_connection(bucket=desk.bucket, read_only=True)
     desk.monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", connection)
 
-    with pytest.raises(StorageFailed, match="allow the AWS connection s3:GetObject and s3:PutObject there"):
+    with pytest.raises(StorageFailed, match=r"^Allow the AWS connection s3:GetObject and s3:PutObject there"):
         desk.run()
 
     assert desk.gateway.requests == []
