@@ -71,12 +71,17 @@ class Scene:
 
 @contextlib.contextmanager
 def open_scene(
-    folder: Path, *, workers: int = 2, slots: int = 8, config: Mapping[str, str]
+    folder: Path,
+    *,
+    workers: int = 2,
+    slots: int = 8,
+    latency: float | None = None,
+    config: Mapping[str, str],
 ) -> Iterator[Scene]:
-    """Start everything, and end it all again."""
+    """Start everything, and end it all again. `latency` None varies from 20 ms to 3 s."""
     with contextlib.ExitStack() as stack:
-        chunks = stack.enter_context(varied("sk-aisa-chunks", max_in_flight=IN_FLIGHT))
-        deferred = stack.enter_context(varied("sk-aisa-deferred"))
+        chunks = stack.enter_context(gateway("sk-aisa-chunks", latency, max_in_flight=IN_FLIGHT))
+        deferred = stack.enter_context(gateway("sk-aisa-deferred", latency))
         slow = stack.enter_context(Sandbox(api_key="sk-aisa-slow"))
         store = stack.enter_context(SeaweedFS())
         store.create_bucket(BUCKET)
@@ -110,8 +115,10 @@ def connection(sandbox: Sandbox, **extra: object) -> str:
     return json.dumps({**json.loads(sandbox.connection), "extra": {"timeout": TIMEOUT, **extra}})
 
 
-def varied(api_key: str, **settings: Any) -> Sandbox:
-    """Return a sandbox whose latency is anything from 20 ms to 3 s, another one after each request."""
+def gateway(api_key: str, latency: float | None, **settings: Any) -> Sandbox:
+    """Return a sandbox. Latency None means anything from 20 ms to 3 s, another one after each request."""
+    if latency is not None:
+        return Sandbox(api_key=api_key, latency=latency, **settings)
     chance = random.Random(api_key)  # noqa: S311 - not a secret
 
     def vary(_: object) -> None:
