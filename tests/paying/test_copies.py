@@ -1,0 +1,45 @@
+"""Two copies of one task that meet at the worst step: each says what is true of the purchase they share."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_aisa.core.journal.entry import EntryState
+from airflow_provider_aisa.core.journal.steps import Policy
+from airflow_provider_aisa.exceptions import OutcomeUnknown
+from tests.paying.test_seams import images_of, stored, until
+from tests.paying.world import Actor, World
+
+ONCE = Policy("reuse", "at-most-once")
+
+
+def test_who_records_a_response_that_another_copy_has_stored_already_keeps_its_images() -> None:
+    """S3 has recorded the response, its answer gets lost, and the other copy is faster than the repetition."""
+    world = World()
+    slow = until(Actor(world), "billed, no response")
+    world.store.lost_answers = 1
+    until(slow, "after PutObject")
+    fast = Actor(world).finish()
+    assert (fast.error, fast.is_reused) == (None, True)
+
+    receipt = slow.finish()
+
+    assert receipt.error is None
+    assert (receipt.images, receipt.is_reused) == (fast.images, False)
+    assert world.entry().state is EntryState.STORED
+    assert world.entry().images == fast.images
+    assert (world.posts, stored(world)) == (1, images_of(0))
+
+
+@pytest.mark.parametrize("policy", [ONCE, Policy("reuse", "at-least-once")])
+def test_who_loses_the_claim_to_a_copy_whose_response_gets_lost_says_so_as_well(policy: Policy) -> None:
+    world = World(answer=lambda: "lost")
+    late = until(Actor(world, policy), "before PutObject")
+    lost = Actor(world, policy).finish()
+    assert (lost.unknown_outcomes, world.posts) == (1, 1)
+
+    receipt = late.finish()
+
+    assert isinstance(receipt.error, OutcomeUnknown)
+    assert receipt.error.unknown_outcomes == receipt.unknown_outcomes == world.posts
+    assert world.posts == (1 if policy == ONCE else 2)
