@@ -156,6 +156,7 @@ class Purchase:
             self._etag = claimed.etag
             if time.monotonic() - began <= margin / 2:
                 return claimed
+        self._release(claimed, "not sent")  # It would count as a request that may have been billed.
         raise StorageFailed(f"{self._journal.uri} takes too long to write, so nothing was sent. Try again.")
 
     def _new_claim(self) -> Entry:

@@ -6,7 +6,8 @@ import pytest
 
 from airflow_provider_aisa.core.journal.entry import EntryState
 from airflow_provider_aisa.core.journal.steps import Policy
-from airflow_provider_aisa.exceptions import OutcomeUnknown
+from airflow_provider_aisa.core.workbench import Timing
+from airflow_provider_aisa.exceptions import OutcomeUnknown, StorageFailed
 from tests.paying.test_seams import images_of, stored, until
 from tests.paying.world import Actor, World
 
@@ -43,3 +44,16 @@ def test_who_loses_the_claim_to_a_copy_whose_response_gets_lost_says_so_as_well(
     assert isinstance(receipt.error, OutcomeUnknown)
     assert receipt.error.unknown_outcomes == receipt.unknown_outcomes == world.posts
     assert world.posts == (1 if policy == ONCE else 2)
+
+
+def test_a_claim_that_takes_too_long_is_given_back_unsent() -> None:
+    """Otherwise it would count as a request that may have been billed, and at most once never send again."""
+    world = World()
+
+    receipt = Actor(world, ONCE, timing=Timing(claim_margin=0.0)).finish()
+
+    assert isinstance(receipt.error, StorageFailed)
+    assert "takes too long to write, so nothing was sent" in str(receipt.error)
+    assert (world.posts, receipt.unknown_outcomes, world.entry().may_be_billed) == (0, 0, ())
+    assert Actor(world, ONCE).finish().error is None
+    assert len(world.bill) == 1

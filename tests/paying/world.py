@@ -30,7 +30,7 @@ from airflow_provider_aisa.core.job import Job
 from airflow_provider_aisa.core.journal.entry import Buyer, Entry
 from airflow_provider_aisa.core.journal.steps import Policy
 from airflow_provider_aisa.core.layout import Owner, Target
-from airflow_provider_aisa.core.workbench import Workbench
+from airflow_provider_aisa.core.workbench import TIMING, Timing, Workbench
 from tests.fakes.clock import Clock
 from tests.fakes.meddler import Meddler
 from tests.fakes.s3 import BUCKET, FakeS3
@@ -140,6 +140,7 @@ class Actor:
         template: str = "i/{index}.{ext}",
         idempotency_key: str | None = None,
         s3_extra_args: Mapping[str, Any] = MappingProxyType({}),
+        timing: Timing = TIMING,
     ) -> None:
         self.world = world
         self.receipt: Receipt | None = None
@@ -148,6 +149,7 @@ class Actor:
         self.is_sending = False
         self.received = 0
         self._max_retries = max_retries
+        self._timing = timing
         self._job = Job(
             ImageRequest.parse(prompt=prompt, n=IMAGES),
             Target(BUCKET, template),
@@ -231,6 +233,7 @@ class Actor:
             folder,
             Lanes(),
             Budget(self._job.max_cost_usd),
+            timing=self._timing,
             sleep=self._no_wait,
         )
         return await generate(self._job, bench, wait=self._wait_for_another)
