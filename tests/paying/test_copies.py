@@ -15,7 +15,7 @@ ONCE = Policy("reuse", "at-most-once")
 
 
 def test_who_records_a_response_that_another_copy_has_stored_already_keeps_its_images() -> None:
-    """S3 has recorded the response, its answer gets lost, and the other copy is faster than the repetition."""
+    """S3 has recorded it, its answer gets lost, and the other copy is faster than the repetition."""
     world = World()
     slow = until(Actor(world), "billed, no response")
     world.store.lost_answers = 1
