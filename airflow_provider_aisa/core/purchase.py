@@ -229,6 +229,8 @@ class Purchase:
             log.warning("The journal could not be told that the request has ended: %s", e)
             return
         self._etag, self._history = stands.etag, stands.entry.history
+        # Another copy, whose own entry is gone, may have noted its lost response in ours.
+        self.unknown = with_claims(self.unknown, stands.entry.unknown)
         self._is_ours = stands.entry.claim.id == entry.claim.id
 
 

@@ -57,3 +57,19 @@ def test_a_claim_that_takes_too_long_is_given_back_unsent() -> None:
     assert (world.posts, receipt.unknown_outcomes, world.entry().may_be_billed) == (0, 0, ())
     assert Actor(world, ONCE).finish().error is None
     assert len(world.bill) == 1
+
+
+def test_what_another_copy_has_noted_in_our_entry_is_not_forgotten_by_the_next_claim() -> None:
+    """A copy whose entry was deleted in flight notes its lost response in the one that it finds: ours."""
+    answers = iter(["lost", "503", "images"])
+    world = World(answer=lambda: next(answers))
+    lost = until(Actor(world), "billed, no response")
+    [key] = world.journals
+    assert world.meddler.delete(key)
+    ours = until(Actor(world, max_retries=1), "billed, no response")
+    assert lost.finish().unknown_outcomes == 1
+
+    receipt = ours.finish()
+
+    assert receipt.error is None
+    assert (len(world.bill), receipt.unknown_outcomes, len(world.entry().unknown)) == (2, 1, 1)
