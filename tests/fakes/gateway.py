@@ -21,7 +21,7 @@ PRICE: Final = 0.04  # USD of an image
 CDN: Final = "https://cdn.test"
 
 
-@dataclass
+@dataclass(eq=False)
 class Post:
     """One billable request, as the gateway reads it.
 
@@ -135,8 +135,9 @@ class FakeGateway:
         self.script: dict[str, list[Answer]] = {}
         #: What it does with prompts without a script, or whose script is used up.
         self.otherwise: Answer = images()
-        #: The billable requests in the order in which they arrived.
+        #: The billable requests in the order in which they arrived, and those of them that were billed.
         self.posts: list[Post] = []
+        self.billed_posts: list[Post] = []
         self.on_request: Callable[[Post], object] = lambda _post: None
         self.on_answer: Callable[[Post], object] = lambda _post: None
         self.in_flight = 0
@@ -179,11 +180,14 @@ class FakeGateway:
         """Put images on the bill."""
         with self._lock:
             post.billed += count
+            if count and post not in self.billed_posts:
+                self.billed_posts.append(post)
 
     def deliver(self, post: Post, count: int, **usage: Any) -> httpx.Response:
-        """Put images on the bill and return links to them."""
+        """Put images on the bill and return links to them, by the place of the request in the bill."""
         self.charge(post, count)
-        data = [{"url": f"{CDN}/{post.number}/{index}"} for index in range(count)]
+        number = self.billed_posts.index(post) if count else 0
+        data = [{"url": f"{CDN}/{number}/{index}"} for index in range(count)]
         figures = {"generated_images": count, "output_tokens": 100 * count, **usage}
         post.delivered = answer_json(200, {"data": data, "usage": figures}, x_request_id=post_id(post))
         return post.delivered
@@ -260,7 +264,8 @@ class FakeCdn:
             raise instead
         status = instead if isinstance(instead, int) else 200
         body = self.image(str(request.url)) if instead is None else instead
-        return httpx.Response(status, content=body if isinstance(body, bytes) else b"")
+        # A stream: what is given as content counts as read, and cannot be read raw any more.
+        return httpx.Response(status, stream=httpx.ByteStream(body if isinstance(body, bytes) else b""))
 
     def _wait(self, prompt: str, request: httpx.Request) -> None:
         """Wait until the image is ready, or until whoever asks for it gives up."""
@@ -272,8 +277,9 @@ class FakeCdn:
 
     def prompt_of(self, url: str) -> str:
         """Return the prompt of a link's image."""
-        return self._gateway.posts[int(httpx.URL(url).path.split("/")[1])].prompt
+        return self._gateway.billed_posts[int(httpx.URL(url).path.split("/")[1])].prompt
 
-    def image(self, url: str) -> bytes:
+    @staticmethod
+    def image(url: str) -> bytes:
         """Return what a link holds."""
-        return png(f"{self.prompt_of(url)}, {url}")
+        return png(url)
