@@ -11,7 +11,7 @@ from mypy_boto3_s3 import S3Client
 from airflow_provider_aisa.core.batch.chunks import chunk_file, chunk_list
 from airflow_provider_aisa.core.batch.source import iter_requests
 from airflow_provider_aisa.exceptions import InvalidRequest, StorageFailed
-from tests.core.batch.one_object import URI, client_of
+from tests.core.batch.request_file import URI, client_of
 
 BOM = b"\xef\xbb\xbf"
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import PurePosixPath
-from typing import Any, cast
+from typing import Any
 
 import boto3
 import pytest
@@ -27,7 +27,7 @@ from airflow_provider_aisa.core.batch.source import (
     split_lines,
 )
 from airflow_provider_aisa.exceptions import InvalidRequest, StorageFailed
-from tests.core.batch.one_object import URI, OneObject, client_of
+from tests.core.batch.request_file import KEY, URI, client_of, store_of
 from tools.ports import find_free_ports
 from tools.seaweedfs import SeaweedFS
 
@@ -265,14 +265,15 @@ def test_a_compressed_file_is_refused_as_that() -> None:
 
 def test_the_stream_is_closed_when_it_is_read_broken_or_left_alone() -> None:
     content = b'"a"\n' * 3
-    store = OneObject(content)
-    list(iter_requests(URI, cast("S3Client", store)))
-    items = iter_requests(URI, cast("S3Client", store))
+    client, compressed = store_of(content), store_of(gzip.compress(content))
+    list(iter_requests(URI, client.as_boto3()))
+    items = iter_requests(URI, client.as_boto3())
     next(items)
     del items
     with pytest.raises(InvalidRequest):
-        iter_requests(URI, cast("S3Client", OneObject(gzip.compress(content))))
-    assert [body._raw_stream.closed for body in store.bodies] == [True, True]  # type: ignore[attr-defined]  # botocore's body does not tell
+        iter_requests(URI, compressed.as_boto3())
+    bodies = client.bodies + compressed.bodies
+    assert [body._raw_stream.closed for body in bodies] == [True, True, True]  # type: ignore[attr-defined]  # botocore's body does not tell
 
 
 @pytest.mark.parametrize("etag", ['"d41d8cd98f00b204"', '"d41d-12"', 'W/"a&b=c#d e%"', "plain", '"ä"'])
@@ -301,10 +302,10 @@ def test_any_other_fragment_belongs_to_the_key(fragment: str) -> None:
 
 def test_the_lines_of_a_chunk_have_the_numbers_of_the_whole_file() -> None:
     content = b'"a"\n\n"b"\n"c"\nbroken\n"d"\n'
-    store = OneObject(content)
-    chunk = Chunk(first=5, last=19, line=3, etag=store.etag)
+    client = store_of(content)
+    chunk = Chunk(first=5, last=19, line=3, etag=client.store.objects[KEY].etag)
     uri = RequestFile("bucket", "requests.jsonl").chunk_uri(chunk)
-    items = list(iter_requests(uri, cast("S3Client", store)))
+    items = list(iter_requests(uri, client.as_boto3()))
     assert [item.where for item in items] == ["line 3", "line 4", "line 5"]
     assert [item.value for item in items[:2]] == ["b", "c"]
     assert isinstance(items[2].value, InvalidRequest)

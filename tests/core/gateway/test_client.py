@@ -33,7 +33,8 @@ from airflow_provider_aisa.exceptions import (
     RateLimited,
 )
 from tests.core.faces import Face, Gateway
-from tests.support import Clock, make_pacer, make_settings
+from tests.fakes.clock import Clock
+from tests.support import make_pacer, make_settings
 
 OK = httpx.Response(200, json={"data": [{"url": "https://cdn.test/0"}], "usage": {"generated_images": 1}})
 MODELS = httpx.Response(

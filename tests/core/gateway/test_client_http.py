@@ -26,7 +26,8 @@ from airflow_provider_aisa.exceptions import (
 from airflow_provider_aisa.sandbox import Fault, FaultKind, Sandbox
 from tests.core.faces import Face
 from tests.core.net import wire
-from tests.support import Clock, make_pacer, make_settings, sandbox_settings
+from tests.fakes.clock import Clock
+from tests.support import make_pacer, make_settings, sandbox_settings
 from tools.ports import find_free_ports
 
 

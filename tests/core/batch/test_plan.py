@@ -20,7 +20,7 @@ from airflow_provider_aisa.core.batch.spec import BatchSpec
 from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL
 from airflow_provider_aisa.core.job import Job
 from airflow_provider_aisa.exceptions import InvalidRequest
-from tests.batch.scene import items, make_spec
+from tests.core.batch.scene import items, make_spec
 
 SECRET = "a prompt that nobody else may read"
 

@@ -21,7 +21,7 @@ from airflow_provider_aisa.core.gateway.response import GenerationResponse
 from airflow_provider_aisa.core.images.stored import StoredImage
 from airflow_provider_aisa.core.journal.entry import Buyer, Claim, Entry, EntryState, Stored
 from airflow_provider_aisa.exceptions import OverBudget, StorageFailed
-from tests.batch.scene import OWNER, make_spec
+from tests.core.batch.scene import OWNER, make_spec
 from tests.fakes.meddler import Meddler
 from tests.fakes.s3 import BUCKET, FakeS3
 from tests.fakes.s3_rules import s3_error
