@@ -123,8 +123,7 @@ class Entry:
 
     def to_json(self) -> bytes:
         """Return the object's body: indented, for people."""
-        document = {"format": FORMAT, "version": VERSION, **typed_json.dump(self)}
-        return json.dumps(document, indent=1, ensure_ascii=False).encode()
+        return typed_json.write({"format": FORMAT, "version": VERSION, **typed_json.dump(self)})
 
     @classmethod
     def from_json(cls, body: bytes, *, uri: str) -> Self:
