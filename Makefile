@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: install demo test test-lowest lint docs bench chaos test-matrix e2e-celery dist clean
+.PHONY: install demo test test-lowest test-browser screenshots lint docs bench chaos test-matrix e2e-celery dist clean
 
 install: .venv/.installed  ## the package, editable, with all extras, in .venv
 
@@ -41,6 +41,12 @@ lint: install  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+test-browser: install  ## Airflow's pages in a headless Chromium, which has to be there (Debian: chromium)
+	$(BIN)/python -m pytest tests/browser
+
+screenshots: install  ## the pictures of docs/images, made by the same tests
+	SCREENSHOTS=$(CURDIR)/docs/images $(BIN)/python -m pytest tests/browser
 
 docs: install  ## the docs as a site in build/site; a warning is an error
 	@$(BIN)/python -m tools.docs

@@ -77,10 +77,6 @@ class Airflow(StandaloneAirflow):
         super().__enter__()
         return self
 
-    def api(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """Ask Airflow's API as its admin; raise AirflowError when it refuses."""
-        return self._request(method, path, **options)
-
     def wait_until_parsed(self) -> None:
         """Wait until every DAG file has been imported, or has failed to."""
         wait_for(lambda: set(DAG_IDS) <= self.dag_ids() and bool(self.import_errors()), "the DAG files")
