@@ -156,7 +156,9 @@ class Purchase:
             self._etag = claimed.etag
             if time.monotonic() - began <= margin / 2:
                 return claimed
-        raise StorageFailed(f"{self._journal.uri} takes too long to write, so nothing was sent. Try again.")
+        raise StorageFailed(
+            f"Try again: the journal takes too long to write, so nothing was sent ({self._journal.uri})."
+        )
 
     def _new_claim(self) -> Entry:
         job = self._job
