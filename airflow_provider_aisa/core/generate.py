@@ -217,8 +217,8 @@ class _Way:
         self._images = tuple(image for image in stored.images if all(image != gone for gone, _ in lost))
         if lost:
             raise ImagesLost(
-                f"images that were paid for are not there any more: {describe_lost(lost)}. Restore them, or "
-                f"{PAY_ANEW}. Nothing was sent (journal {self.journal.uri}).",
+                f"Restore the images, or {PAY_ANEW}: they were paid for and are not there any more. Nothing "
+                f"was sent. {describe_lost(lost)} (journal {self.journal.uri}).",
                 request_id=stored.response.request_id,
             )
         log.info("Nothing is paid: these images exist already: %s.", stored.uris)

@@ -157,7 +157,9 @@ class Purchase:
             if time.monotonic() - began <= margin / 2:
                 return claimed
         self._release(claimed, "not sent")  # It would count as a request that may have been billed.
-        raise StorageFailed(f"{self._journal.uri} takes too long to write, so nothing was sent. Try again.")
+        raise StorageFailed(
+            f"Try again: the journal takes too long to write, so nothing was sent ({self._journal.uri})."
+        )
 
     def _new_claim(self) -> Entry:
         job = self._job

@@ -75,7 +75,7 @@ def test_a_store_is_told_who_asks(s3_store: SeaweedFS, bucket: str, monkeypatch:
         "before-send.s3", lambda request, **_: seen.append(request.headers["User-Agent"].decode())
     )
     client.list_objects_v2(Bucket=bucket)
-    assert re.fullmatch(r"Boto3/[\d.]+ Botocore/[\d.]+ airflow-provider-aisa/[\d.]+", seen[0])
+    assert re.fullmatch(r"airflow-provider-aisa/[\d.]+ Boto3/[\d.]+ Botocore/[\d.]+", seen[0])
 
 
 def test_tasks_of_one_connection_share_a_client_and_others_do_not(

@@ -78,8 +78,8 @@ def test_a_list_or_the_uri_of_a_file_is_accepted_whatever_is_in_it(requests: obj
 @pytest.mark.parametrize(
     ("requests", "message"),
     [
-        ([], "requests holds no requests. Next: look at what writes it"),
-        ((), "requests holds no requests."),
+        ([], "Look at what writes the requests: there are none."),
+        ((), "Look at what writes the requests: there are none."),
         ({"prompt": "A fox"}, "requests is a dict, not a list: put it into a list"),
         ({"A fox", "A cat"}, "requests is a set, not a list: it has no order"),
         (iter(["A fox"]), "requests is a list_iterator, not a list: it can be read only once"),
@@ -134,7 +134,7 @@ def test_what_can_only_be_iterated_is_a_list_too_but_not_an_empty_one() -> None:
             return iter(self.values)
 
     assert [item.value for item in iter_requests(Lazy("A fox"), client_of(b""))] == ["A fox"]
-    with pytest.raises(InvalidRequest, match="requests holds no requests"):
+    with pytest.raises(InvalidRequest, match=r"^Look at what writes the requests: there are none"):
         iter_requests(Lazy(), client_of(b""))
 
 
@@ -227,7 +227,9 @@ def test_an_error_never_holds_the_text_of_the_line(line: str) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\n", b" \r\n\n", b"\xef\xbb\xbf"])
 def test_a_file_without_requests_is_refused(content: bytes) -> None:
-    with pytest.raises(InvalidRequest, match=r"requests\.jsonl holds no requests\. .*Nothing was sent"):
+    with pytest.raises(
+        InvalidRequest, match=r"there are none\. .*Nothing was sent \(s3://bucket/requests\.jsonl\)"
+    ):
         iter_requests(URI, client_of(content))
 
 
@@ -240,7 +242,7 @@ def test_the_longest_line_is_read() -> None:
 def test_a_longer_line_is_refused_as_no_json_lines_at_all(end: bytes) -> None:
     items = iter_requests(URI, client_of(b'"a"\n"' + b"x" * LONGEST_LINE + b'"' + end))
     assert next(items).value == "a"
-    with pytest.raises(InvalidRequest, match=r"is not JSON Lines: line 2 is longer than .* one JSON object"):
+    with pytest.raises(InvalidRequest, match=r"^Write one JSON object per line: line 2 is longer than"):
         next(items)
 
 
@@ -259,7 +261,7 @@ def test_no_more_of_an_endless_line_is_read_than_it_takes_to_see_that() -> None:
 
 
 def test_a_compressed_file_is_refused_as_that() -> None:
-    with pytest.raises(InvalidRequest, match=r"is compressed with gzip\. Next: store it uncompressed"):
+    with pytest.raises(InvalidRequest, match=r"^Store the file of requests uncompressed: it is a gzip"):
         iter_requests(URI, client_of(gzip.compress(b'"a"\n' * 100)))
 
 
@@ -344,8 +346,8 @@ def test_a_chunk_of_a_file_that_has_changed_is_refused_with_the_next_step(
     with pytest.raises(InvalidRequest) as caught:
         iter_requests(CHUNK_URI, client)
     assert str(caught.value) == (
-        "requests s3://bucket/requests.jsonl has changed since it was cut into chunks. Next: cut it again, "
-        "by clearing the task that did, with its downstream tasks. Nothing was sent."
+        "Cut the file again, by clearing the task that did, with its downstream tasks: it has changed since. "
+        "Nothing was sent (s3://bucket/requests.jsonl)."
     )
 
 
@@ -355,7 +357,9 @@ def test_a_store_that_cannot_tell_whether_a_file_has_changed_is_refused(
 ) -> None:
     client, stubber = stubbed
     stubber.add_client_error("get_object", code, http_status_code=status)
-    with pytest.raises(StorageFailed, match="nothing was sent: the store does not know If-Match on reads"):
+    with pytest.raises(
+        StorageFailed, match=r"^Do not cut the file .* this one does not know If-Match on reads"
+    ):
         iter_requests(CHUNK_URI, client)
 
 
@@ -402,7 +406,7 @@ def test_a_chunk_is_read_from_a_real_store_until_the_file_changes(s3_client: S3C
     chunk_uri = file.chunk_uri(Chunk(4, 7, 2, etag))
     assert list(iter_requests(chunk_uri, s3_client)) == [RawRequest("line 2", "b")]
     put(s3_client, bucket, b'"a"\n"x"\n"c"')
-    with pytest.raises(InvalidRequest, match="has changed since it was cut into chunks"):
+    with pytest.raises(InvalidRequest, match="it has changed since"):
         iter_requests(chunk_uri, s3_client)
 
 
@@ -411,14 +415,14 @@ def test_a_missing_file_or_bucket_fails_with_the_next_step(s3_client: S3Client, 
         with pytest.raises(StorageFailed) as caught:
             iter_requests(uri, s3_client)
         assert str(caught.value) == (
-            f"requests {uri} could not be read, so nothing was sent: there is no such {missing}. "
-            "Next: correct the URI, or let the task that writes the file run before this one."
+            "Correct the URI of requests, or let the task that writes the file run before this one: there is "
+            f"no such {missing}. Nothing was sent ({uri})."
         )
         assert caught.value.status == 404
 
 
 def test_an_empty_file_in_a_real_store_is_refused(s3_client: S3Client, bucket: str) -> None:
-    with pytest.raises(InvalidRequest, match="holds no requests"):
+    with pytest.raises(InvalidRequest, match="there are none"):
         iter_requests(put(s3_client, bucket, b""), s3_client)
 
 

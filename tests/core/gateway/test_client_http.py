@@ -133,7 +133,7 @@ def test_a_gateway_that_is_not_there_was_sent_nothing(face: Face) -> None:
         sleep=clock.sleep,
         asleep=clock.asleep,
     )
-    with pytest.raises(GatewayFailed, match="nothing was sent"):
+    with pytest.raises(GatewayFailed, match="Nothing was sent"):
         face.generate(nobody)
     assert len(clock.slept) == 2
 
