@@ -1,7 +1,7 @@
 """A budget that is checked before anything is paid, and an alert that says what to do.
 
-`max_cost_usd` counts all that the task has paid or may have paid, its earlier tries included. The callback
-gets the error itself: `ContentRefused`, `OverBudget` and the others are classes, and the message begins with the
+`max_cost_usd` counts all that the task has paid or may have paid, its earlier tries included. The
+callback gets the error itself: `ContentRefused`, `OverBudget` and the others are classes, and the message begins with the
 next step.
 """
 
