@@ -192,16 +192,16 @@ class Fleet(StandaloneAirflow):
         body = {"name": name, "slots": slots, "include_deferred": True}
         self._request("POST", "/api/v2/pools", json=body)
 
-    def task_states(self, dag_id: str, run_id: str, task_id: str) -> list[str]:
-        """Return the states of all instances of a mapped task."""
-        states: list[str] = []
+    def tries(self, dag_id: str, run_id: str, task_id: str) -> list[int]:
+        """Return how often each instance of a mapped task was tried."""
+        tries: list[int] = []
         path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances"
         while True:
-            query = {"task_id": task_id, "limit": 100, "offset": len(states)}
+            query = {"task_id": task_id, "limit": 100, "offset": len(tries)}
             answer = self._request("GET", path, params=query)
-            states += [instance["state"] for instance in answer["task_instances"]]
-            if len(states) >= answer["total_entries"] or not answer["task_instances"]:
-                return states
+            tries += [instance["try_number"] for instance in answer["task_instances"]]
+            if len(tries) >= answer["total_entries"] or not answer["task_instances"]:
+                return tries
 
     def worker_log(self) -> str:
         """Return what all workers have logged."""
