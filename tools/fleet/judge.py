@@ -1,4 +1,4 @@
-"""What became of the storm: each promise beside what was counted at the gateway, in the bucket and in results.
+"""What became of the storm: each promise beside what was counted at the gateway, in S3 and in results.
 
 That the blows did hit something is counted as well: a storm that missed proves nothing.
 """
