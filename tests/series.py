@@ -10,7 +10,15 @@ from airflow.providers.common.compat.version_compat import (
     AIRFLOW_V_3_3_PLUS,
 )
 
+if AIRFLOW_V_3_0_PLUS:
+    from airflow.sdk.execution_time.context import OutletEventAccessors
+else:
+    from airflow.utils.context import OutletEventAccessors
+
+__all__ = ["HAS_RETRY_POLICIES", "OutletEventAccessors", "needs_3_0", "needs_3_1", "needs_3_2", "needs_3_3"]
+
 HAS_RETRY_POLICIES = AIRFLOW_V_3_3_PLUS
 needs_3_0 = pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="came with Airflow 3.0")
 needs_3_1 = pytest.mark.skipif(not AIRFLOW_V_3_1_PLUS, reason="came with Airflow 3.1")
 needs_3_2 = pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="came with Airflow 3.2")
+needs_3_3 = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="came with Airflow 3.3")

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.providers.common.compat.sdk import Asset, AssetAlias, TaskDeferred
-from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from airflow_provider_aisa.assets import asset_uri, folder_of, publish
 from airflow_provider_aisa.operators.batch import SeedreamBatchOperator
 from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
 from airflow_provider_aisa.triggers.seedream import SeedreamTrigger
 from tests.operators.conftest import SMALL, Desk, context_of, desk
+from tests.series import OutletEventAccessors
 from tests.triggers.run_trigger import first_event
 
 if TYPE_CHECKING:

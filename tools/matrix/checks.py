@@ -30,6 +30,7 @@ DAG_ID, BUCKET = "every_face", "images"
 PROMPTS = ("batch 0", "batch 1", "batch 2", "decorated", "deferred", "mapped 0", "mapped 1", "sync")
 #: Only our own warnings are errors: other packages' are about Airflow's own use of them, series by series.
 WARNINGS = "filterwarnings=default\nerror:::airflow_provider_aisa"
+WORKERS = "4"  # the tests wait half of their time
 OUTCOME = re.compile(r"^=*\s*((?:\d+ \w+,? ?)+)in [\d.]+s", re.MULTILINE)
 
 
@@ -74,7 +75,7 @@ def check_listing(commands: Commands, report: Report) -> None:
 
 def check_faces(commands: Commands, report: Report) -> None:
     """Run the unit tests of what Airflow calls."""
-    options = ("-q", "-n", "2", "-p", "no:cacheprovider", "--maxfail", "20", "-o", WARNINGS)
+    options = ("-q", "-n", WORKERS, "-p", "no:cacheprovider", "--maxfail", "20", "-o", WARNINGS)
     done = commands.run([commands.venv.python, "-m", "pytest", *options, *report.series.tests])
     found = OUTCOME.search(done.stdout)
     report.tests = found[1].strip() if found else "no test ran"

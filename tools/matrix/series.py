@@ -28,7 +28,10 @@ FACES = (
     "tests/hooks",
     "tests/operators",
     "tests/test_airflow_compat.py",
+    "tests/test_assets.py",
     "tests/test_labels.py",
+    "tests/test_lineage.py",
+    "tests/test_links.py",
     "tests/test_public.py",
     "tests/triggers",
 )
