@@ -156,8 +156,10 @@ def refuse_two_in_a_hundred(storm: Storm) -> None:
 def hit_nothing(storm: Storm) -> None:
     storm.tried = [1, 1]
     storm.restarted = {"worker-1": 1, "triggerer-1": 1}
+    for entry in (*storm.manifest, *storm.results):
+        entry["unknown_outcomes"] = 0
     for gateway in (storm.chunks, storm.deferred):
-        gateway.requests = [request for request in gateway.requests if request.status is not None]
+        gateway.ledger = [entry for entry in gateway.ledger if entry.status is not None]
 
 
 @pytest.mark.parametrize(

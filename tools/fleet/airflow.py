@@ -18,7 +18,7 @@ from tools.airflow_run import AirflowError, StandaloneAirflow
 from tools.supervise import Supervised
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from tools.fleet.services import PostgreSQL, Redis
@@ -202,6 +202,10 @@ class Fleet(StandaloneAirflow):
             tries += [instance["try_number"] for instance in answer["task_instances"]]
             if len(tries) >= answer["total_entries"] or not answer["task_instances"]:
                 return tries
+
+    def wait_until(self, condition: Callable[[], bool], timeout: float, what: str) -> None:
+        """Keep the parts alive until something has come true. Raises AirflowError after `timeout` seconds."""
+        self._poll(condition, timeout, what)
 
     def worker_log(self) -> str:
         """Return what all workers have logged."""

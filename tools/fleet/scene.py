@@ -31,6 +31,7 @@ CONFIG = {
     "scheduler.task_instance_heartbeat_timeout_detection_interval": "5",
     "triggerer.triggerer_health_check_threshold": "10",
     "triggerer.job_heartbeat_sec": "2",
+    "triggerer.capacity": "32",  # half of what is deferred at once: neither triggerer can be without work
     "dag_processor.refresh_interval": "5",
     "core.dags_are_paused_at_creation": "False",
     "core.max_active_tasks_per_dag": "64",

@@ -19,8 +19,9 @@ from tools.matrix.venvs import VenvError
 from tools.seaweedfs import SeaweedFS, SeaweedFSError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from airflow_provider_aisa.sandbox import LedgerEntry
     from tools.matrix.series import Series
     from tools.matrix.venvs import Venv
 
@@ -96,11 +97,20 @@ def check_dag(commands: Commands, report: Report) -> None:
             printed = commands.airflow("dags", "test", DAG_ID, day, env=connections)
             if gateway.api_key in printed and not report.series.prints_masks:
                 report.problems.append("`airflow dags test` printed the API key")
-        billed = Counter({entry.prompt: entry.images for entry in gateway.ledger})
-        report.billed = f"{gateway.billed} of {len(PROMPTS)}"
-        if gateway.billed != len(PROMPTS) or billed != Counter(PROMPTS):
-            report.problems.append(f"billed: {dict(billed)}; asked for, once each: {PROMPTS}")
         found = store.client().list_objects_v2(Bucket=BUCKET).get("Contents", [])
         images = [item["Key"] for item in found if item["Key"].endswith(".png")]
-        if len(images) != len(PROMPTS):
-            report.problems.append(f"{len(images)} images are stored, not {len(PROMPTS)}: {images}")
+        report.billed = f"{gateway.billed} of {len(PROMPTS)}"
+        report.problems += problems_of_dag(gateway.ledger, images)
+
+
+def problems_of_dag(ledger: Sequence[LedgerEntry], images: Sequence[str]) -> list[str]:
+    """Return where the bill or the bucket differs from one image for each prompt."""
+    billed: Counter[str] = Counter()
+    for entry in ledger:
+        billed[entry.prompt] += entry.images
+    problems = []
+    if billed != Counter(PROMPTS):
+        problems.append(f"billed: {dict(billed)}; asked for, once each: {PROMPTS}")
+    if len(images) != len(PROMPTS):
+        problems.append(f"{len(images)} images are stored, not {len(PROMPTS)}: {images}")
+    return problems
