@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -75,6 +76,7 @@ class Fleet(StandaloneAirflow):
             "celery.broker_url": broker.url,
             "celery.result_backend": f"db+postgresql://{database.address}",
             "celery.worker_concurrency": str(slots),
+            "celery.celery_config_options": "tools.fleet.celery_config.CELERY_CONFIG",
         }
         super().__init__(
             home, dags, connections=connections, config=celery | dict(config), on_wait=self.keep_alive
@@ -206,6 +208,14 @@ class Fleet(StandaloneAirflow):
     def wait_until(self, condition: Callable[[], bool], timeout: float, what: str) -> None:
         """Keep the parts alive until something has come true. Raises AirflowError after `timeout` seconds."""
         self._poll(condition, timeout, what)
+
+    def busiest_worker(self, dag_id: str, task_id: str) -> str:
+        """Return the name of the worker that has started most instances of a task."""
+        started = re.compile(
+            rf"Executing workload in Celery: .*log_path='dag_id={dag_id}/.*/task_id={task_id}/"
+        )
+        logs = sorted(self.home.glob("worker-*.log"))
+        return max(logs, key=lambda log: len(started.findall(log.read_text(errors="replace")))).stem
 
     def worker_log(self) -> str:
         """Return what all workers have logged."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CHUNK = 50  # items
 REFUSED_SHARE = 0.01  # of the requests, answered with 429
-KILLED = ("worker-1", "triggerer-1", "triggerer-2")
+KILLED = ("worker", "triggerer-1", "triggerer-2")
 
 
 def judge_chunks(scene: Scene, run_id: str, items: int) -> Iterator[Finding]:
@@ -80,4 +80,5 @@ def judge_parts(scene: Scene) -> Iterator[Finding]:
     """Each part that was struck has been started again."""
     restarts = scene.fleet.restarts()
     for name in KILLED:
-        yield at_least(f"{name}: started again", restarts.get(name, 0), 1)
+        times = sum(count for part, count in restarts.items() if part.startswith(name))
+        yield at_least(f"{name}: started again", times, 1)

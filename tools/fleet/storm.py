@@ -56,8 +56,12 @@ def storm(scene: Scene, items: int, tasks: int, say: Callable[[str], None]) -> l
 def blows(scene: Scene, items: int, tasks: int) -> list[Blow]:
     """Return what strikes when: each while the work that it endangers is under way."""
     fleet = scene.fleet
+
+    def kill_busiest() -> None:
+        fleet.kill(fleet.busiest_worker("chunks", "generate"))
+
     return [
-        Blow("worker-1 killed", lambda: fleet.kill("worker-1"), scene.chunks, items // 8),
+        Blow("a worker killed", kill_busiest, scene.chunks, items // 8),
         Blow("Redis cut off and restarted", scene.broker.restart, scene.chunks, items // 3),
         Blow("PostgreSQL cut off and restarted", scene.database.restart, scene.chunks, items // 2),
         Blow("triggerer-1 killed", lambda: fleet.kill("triggerer-1"), scene.deferred, tasks // 4),
