@@ -15,6 +15,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
+import psutil
+
 from tools.airflow_run import AirflowError, StandaloneAirflow
 from tools.supervise import Supervised
 
@@ -204,6 +206,15 @@ class Fleet(StandaloneAirflow):
             tries += [instance["try_number"] for instance in answer["task_instances"]]
             if len(tries) >= answer["total_entries"] or not answer["task_instances"]:
                 return tries
+
+    def connections(self, name: str, port: int) -> int:
+        """Return how many connections to a port on loopback a part has open: requests that it waits for."""
+        found = 0
+        for process in self._parts[name].process.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                open_ones = psutil.Process(process.pid).net_connections("tcp")
+                found += sum(bool(one.raddr) and one.raddr.port == port for one in open_ones)
+        return found
 
     def wait_until(self, condition: Callable[[], bool], timeout: float, what: str) -> None:
         """Keep the parts alive until something has come true. Raises AirflowError after `timeout` seconds."""

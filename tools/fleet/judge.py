@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CHUNK = 50  # items
 REFUSED_SHARE = 0.01  # of the requests, answered with 429
-KILLED = ("worker", "triggerer-1", "triggerer-2")
+STRUCK = ("worker", "triggerer-1", "triggerer-2")
 
 
 def judge_chunks(scene: Scene, run_id: str, items: int) -> Iterator[Finding]:
@@ -79,6 +79,6 @@ def judge_bill(
 def judge_parts(scene: Scene) -> Iterator[Finding]:
     """Each part that was struck has been started again."""
     restarts = scene.fleet.restarts()
-    for name in KILLED:
+    for name in STRUCK:
         times = sum(count for part, count in restarts.items() if part.startswith(name))
         yield at_least(f"{name}: started again", times, 1)

@@ -23,7 +23,8 @@ DAGS = Path(__file__).parent / "dags"
 BUCKET = "images"
 IN_FLIGHT = 20  # of the key that all workers share
 READY_SECONDS = 400.0  # 40 s on two idle cores
-TIMEOUT = 15  # seconds, of the AIsa connections: the longest latency is 3 s
+LONGEST = 3.0  # seconds, of the gateway's latencies
+TIMEOUT = 15  # seconds, of the AIsa connections
 
 CONFIG = {
     # What a person waits for after something died, in seconds. Airflow's own are 300, 10 and 30.
@@ -31,7 +32,6 @@ CONFIG = {
     "scheduler.task_instance_heartbeat_timeout_detection_interval": "5",
     "triggerer.triggerer_health_check_threshold": "10",
     "triggerer.job_heartbeat_sec": "2",
-    "triggerer.capacity": "32",  # half of what is deferred at once: neither triggerer can be without work
     "dag_processor.refresh_interval": "5",
     "core.dags_are_paused_at_creation": "False",
     "core.max_active_tasks_per_dag": "64",
@@ -123,7 +123,7 @@ def gateway(api_key: str, latency: float | None, **settings: Any) -> Sandbox:
     chance = random.Random(api_key)  # noqa: S311 - not a secret
 
     def vary(_: object) -> None:
-        sandbox.change(latency=chance.triangular(0.02, 3.0, 0.3))
+        sandbox.change(latency=chance.triangular(0.02, LONGEST, 0.3))
 
     sandbox = Sandbox(api_key=api_key, latency=0.3, on_request=vary, **settings)
     return sandbox

@@ -8,8 +8,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from tools.fleet.judge import CHUNK, judge_chunks, judge_deferred, judge_parts
+from tools.fleet.scene import LONGEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,17 +58,37 @@ def storm(scene: Scene, items: int, tasks: int, say: Callable[[str], None]) -> l
 def blows(scene: Scene, items: int, tasks: int) -> list[Blow]:
     """Return what strikes when: each while the work that it endangers is under way."""
     fleet = scene.fleet
+    left = ["triggerer-1", "triggerer-2"]
 
-    def kill_busiest() -> None:
+    def kill_worker() -> None:
         fleet.kill(fleet.busiest_worker("chunks", "generate"))
 
+    def kill_triggerer() -> None:
+        left.remove(victim := waiting_triggerer(scene, left))
+        fleet.kill(victim)
+
     return [
-        Blow("a worker killed", kill_busiest, scene.chunks, items // 8),
+        Blow("a worker killed", kill_worker, scene.chunks, items // 8),
         Blow("Redis cut off and restarted", scene.broker.restart, scene.chunks, items // 3),
         Blow("PostgreSQL cut off and restarted", scene.database.restart, scene.chunks, items // 2),
-        Blow("triggerer-1 killed", lambda: fleet.kill("triggerer-1"), scene.deferred, tasks // 4),
-        Blow("triggerer-2 replaced", lambda: fleet.replace("triggerer-2"), scene.deferred, tasks // 2),
+        Blow("a triggerer killed", kill_triggerer, scene.deferred, tasks // 4),
+        Blow("the other triggerer replaced", lambda: fleet.replace(left[0]), scene.deferred, tasks // 2),
     ]
+
+
+def waiting_triggerer(scene: Scene, names: list[str]) -> str:
+    """Return the first triggerer that waits for two responses at once: one may have come when it is struck."""
+    gateway = scene.deferred
+    port = urlsplit(gateway.base_url).port or 0
+    found: list[str] = []
+
+    def look() -> bool:
+        gateway.change(latency=LONGEST)
+        found.extend(name for name in names if scene.fleet.connections(name, port) > 1)
+        return bool(found)
+
+    scene.fleet.wait_until(look, STORM_SECONDS, "a triggerer with requests under way")
+    return found[0]
 
 
 def weather(scene: Scene, runs: dict[str, str], coming: list[Blow], say: Callable[[str], None]) -> None:
