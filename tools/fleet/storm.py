@@ -77,7 +77,7 @@ def blows(scene: Scene, items: int, tasks: int) -> list[Blow]:
 
 
 def waiting_triggerer(scene: Scene, names: list[str]) -> str:
-    """Return the first triggerer that waits for two responses at once: one may have come when it is struck."""
+    """Return the first triggerer that waits for two responses: one may arrive before it is struck."""
     gateway = scene.deferred
     port = urlsplit(gateway.base_url).port or 0
     found: list[str] = []
