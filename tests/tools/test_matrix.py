@@ -16,7 +16,7 @@ from airflow_provider_aisa.version import __version__
 from tools.matrix.__main__ import table
 from tools.matrix.checks import PROMPTS, Report, check, check_faces, check_listing, problems_of_dag
 from tools.matrix.commands import CommandFailed, Commands
-from tools.matrix.series import ROOT, SERIES, Series
+from tools.matrix.series import NOT_ABOUT_AIRFLOW, ROOT, SERIES, Series
 from tools.matrix.venvs import Venv, VenvError
 
 if TYPE_CHECKING:
@@ -141,3 +141,6 @@ def test_every_series_has_its_pins_and_its_tests_and_the_readme_names_it() -> No
         assert f"apache-airflow=={series.airflow}\n" in series.constraints.read_text()
         assert series.airflow in readme
         assert [name for name in series.tests if not (ROOT / name).exists()] == []
+    for name in NOT_ABOUT_AIRFLOW:
+        file, _, test = name.partition("::")
+        assert f"def {test}(" in (ROOT / file).read_text()

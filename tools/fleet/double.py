@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 VISIBLE_AFTER = 5  # seconds, the visibility timeout
 TAKES = 60.0  # seconds, of the one request: a worker takes up to half of it to start
-TIMEOUT = 240.0
+TIMEOUT = 480.0
 STARTED = re.compile(r"\[([0-9a-f-]+)\] Executing workload in Celery: .*log_path='dag_id=slow/")
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tools.fleet.scene import Scene
 
 POLL_SECONDS = 0.5
-STORM_SECONDS = 420.0
+STORM_SECONDS = 900.0  # 300 on two idle cores
 FINAL = ("success", "failed")
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_aisa.sandbox import Sandbox
 from airflow_provider_aisa.version import __version__
 from tools.matrix.commands import CommandFailed, Commands
-from tools.matrix.series import ROOT
+from tools.matrix.series import NOT_ABOUT_AIRFLOW, ROOT
 from tools.matrix.venvs import VenvError
 from tools.seaweedfs import SeaweedFS, SeaweedFSError
 
@@ -77,7 +77,8 @@ def check_listing(commands: Commands, report: Report) -> None:
 def check_faces(commands: Commands, report: Report) -> None:
     """Run the unit tests of what Airflow calls."""
     options = ("-q", "-n", WORKERS, "-p", "no:cacheprovider", "--maxfail", "20", "-o", WARNINGS)
-    done = commands.run([commands.venv.python, "-m", "pytest", *options, *report.series.tests])
+    without = [f"--deselect={name}" for name in NOT_ABOUT_AIRFLOW]
+    done = commands.run([commands.venv.python, "-m", "pytest", *options, *without, *report.series.tests])
     found = OUTCOME.search(done.stdout)
     report.tests = found[1].strip() if found else "no test ran"
     if done.returncode or "passed" not in report.tests:
