@@ -27,9 +27,12 @@ LONGEST = 3.0  # seconds, of the gateway's latencies
 TIMEOUT = 15  # seconds, of the AIsa connections
 
 CONFIG = {
-    # What a person waits for after something died, in seconds. Airflow's own are 300, 10 and 30.
+    # What a person waits for after something died, in seconds. Airflow's own are 300, 10, 600, 120, 30 and 5.
     "scheduler.task_instance_heartbeat_timeout": "30",
     "scheduler.task_instance_heartbeat_timeout_detection_interval": "5",
+    # A killed worker takes the messages along that it had fetched: their tasks are queued anew after this.
+    "scheduler.task_queued_timeout": "120",
+    "scheduler.task_queued_timeout_check_interval": "10",
     "triggerer.triggerer_health_check_threshold": "10",
     "triggerer.job_heartbeat_sec": "2",
     "dag_processor.refresh_interval": "5",
