@@ -333,11 +333,11 @@ def test_a_rate_limit_slows_the_batch_and_fails_nothing(desk: Desk) -> None:
 
 def test_no_more_requests_are_in_flight_than_operator_and_connection_allow(desk: Desk) -> None:
     desk.connect(max_concurrency=4)
-    desk.gateway.latency = 0.05
-    desk.run_batch(foxes(12), max_concurrency=2)
+    desk.gateway.latency = 0.5  # long enough for a busy machine to send four of them meanwhile
+    desk.run_batch(foxes(6), max_concurrency=2)
     assert desk.gateway.max_in_flight_seen == 2
 
-    desk.run_batch(foxes(12), run_id="next", max_concurrency=100)
+    desk.run_batch(foxes(6), run_id="next", max_concurrency=100)
     assert desk.gateway.max_in_flight_seen == 4
 
 
