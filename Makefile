@@ -10,7 +10,7 @@ install: .venv/.installed  ## the package, editable, with all extras, in .venv
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or later is needed: make PYTHON=python3.11 ...'; exit 1; }
 	@echo 'Installing into .venv: a few minutes the first time'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[sandbox,dev,docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[sandbox,gallery,dev,docs]'
 	@touch $@
 
 demo: install  ## the quickstart DAG in a real Airflow; free, unless AISA_API_KEY is set; KEEP=1 leaves it running

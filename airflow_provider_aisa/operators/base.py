@@ -22,6 +22,7 @@ from airflow_provider_aisa.hooks.s3 import open_s3
 from airflow_provider_aisa.labels import MAP_INDEX_TEMPLATE
 from airflow_provider_aisa.lineage import collect, lineage_of, usage_facts
 from airflow_provider_aisa.links import ImagesLink, JournalLink, browser_url
+from airflow_provider_aisa.ui.notes import note_failure
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -145,6 +146,7 @@ class AisaOperator(BaseOperator):
         off the screen.
         """
         log.debug("Where the error comes from:", exc_info=error)
+        note_failure(error)
         return as_failure(error).with_traceback(None)
 
     @property

@@ -1,0 +1,53 @@
+"""The pages as they are sent: an empty frame. What they show, their script asks for."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from starlette.responses import HTMLResponse, Response
+
+from airflow_provider_aisa.ui.access import PAGE_POLICY
+from airflow_provider_aisa.ui.stores import Unavailable
+from airflow_provider_aisa.version import __version__
+
+_STATIC: Final = Path(__file__).parent / "static"
+_TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+_FRAME: Final = f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>Images</title>
+<link rel="icon" type="image/svg+xml" href="static/{__version__}/icon.svg">
+<script src="static/{__version__}/theme.js"></script>
+<link rel="stylesheet" href="static/{__version__}/gallery.css">
+<script type="module" src="static/{__version__}/{{script}}"></script>
+</head>
+<body><main id="gallery" aria-busy="true"></main>
+<noscript>The gallery needs JavaScript.</noscript></body>
+</html>
+"""
+
+
+def page(script: str) -> Response:
+    """Return a page that runs one of the scripts."""
+    headers = {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "private, no-cache"}
+    return HTMLResponse(_FRAME.replace("{script}", script), headers=headers)
+
+
+def static_file(name: str) -> Response:
+    """Return one of the package's own scripts and styles; other names raise Unavailable."""
+    if name not in _names():
+        raise Unavailable("There is no such file.")
+    path = _STATIC / name
+    # Its address has the version in it.
+    headers = {"Cache-Control": "private, max-age=86400"}
+    return Response(path.read_bytes(), media_type=_TYPES[path.suffix], headers=headers)
+
+
+@cache
+def _names() -> frozenset[str]:
+    return frozenset(path.name for path in _STATIC.iterdir() if path.suffix in _TYPES)

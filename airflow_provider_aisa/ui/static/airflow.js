@@ -1,0 +1,43 @@
+// The way back into Airflow's own pages. In a tab of Airflow this page is a frame, which may not move the
+// window around it: Airflow's router is told instead, and it follows without loading anything.
+
+const PAGE = /\/aisa\/[a-z]+$/;
+const base = location.pathname.replace(PAGE, "");
+
+export const isTab = window.parent !== window;
+
+export function taskPath(dagId, runId, taskId, mapIndex) {
+  const path = `${runPath(dagId, runId)}/tasks/${encodeURIComponent(taskId)}`;
+  return mapIndex >= 0 ? `${path}/mapped/${mapIndex}` : path;
+}
+
+export function runPath(dagId, runId) {
+  return `${dagPath(dagId)}/runs/${encodeURIComponent(runId)}`;
+}
+
+export function dagPath(dagId) {
+  return `${base}/dags/${encodeURIComponent(dagId)}`;
+}
+
+// The tab of a run that shows this gallery.
+export function runTabPath(dagId, runId) {
+  return `${runPath(dagId, runId)}/plugin/images-dag-run`;
+}
+
+// Follow a link that leads into Airflow; for onclick of an <a>.
+export function follow(event) {
+  if (!isTab) return;
+  event.preventDefault();
+  const { href } = event.currentTarget;
+  if (event.ctrlKey || event.metaKey || event.shiftKey) {
+    window.parent.open(href, "_blank");
+    return;
+  }
+  window.parent.history.pushState(null, "", href);
+  window.parent.dispatchEvent(new PopStateEvent("popstate", { state: null }));
+}
+
+// Open an address in a window of its own; a frame's own links may not.
+export function openWindow(href) {
+  (isTab ? window.parent : window).open(new URL(href, location.href).href, "_blank");
+}
