@@ -6,6 +6,9 @@ const base = location.pathname.replace(PAGE, "");
 
 export const isTab = window.parent !== window;
 
+// Frames of Airflow 3.1 may not download; a window of its own may.
+export const mayDownload = !isTab || Boolean(window.frameElement?.sandbox.contains("allow-downloads"));
+
 export function taskPath(dagId, runId, taskId, mapIndex) {
   const path = `${runPath(dagId, runId)}/tasks/${encodeURIComponent(taskId)}`;
   return mapIndex >= 0 ? `${path}/mapped/${mapIndex}` : path;

@@ -1,0 +1,77 @@
+"""What the gallery is looked at with: one request with four images, mapped tasks, a batch, and failures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import DAG, task
+
+from airflow_provider_aisa.operators.batch import SeedreamBatchOperator
+from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
+from airflow_provider_aisa.ui.links import image_urls
+
+MOTIFS = (
+    "A red panda reading a map on a mountain pass, watercolour, morning light",
+    "An otter floating under paper lanterns, ink and gold leaf",
+    "A heron in a flooded library, oil on canvas, candle light",
+    "A fox asleep among foxgloves, risograph print",
+    "A snow leopard on a rooftop at blue hour, cinematic",
+    "<img src=x onerror=\"document.title='broken into'\"> & a hedgehog",
+)
+THINGS = (
+    "an enamel mug",
+    "a linen apron",
+    "a cast-iron pan",
+    "a wooden spoon",
+    "a glass carafe",
+    "a stoneware bowl",
+)
+GROUNDS = ("on an oak table", "on white marble", "against terracotta", "in soft window light", "on raw linen")
+
+
+def motifs() -> list[str]:
+    return list(MOTIFS)
+
+
+def products(params: dict[str, Any]) -> list[dict[str, str]]:
+    return [
+        {
+            "id": f"sku-{number:04d}",
+            "prompt": f"{THINGS[number % 6]} {GROUNDS[number % 5]}, product photograph, no. {number}",
+        }
+        for number in range(params["items"])
+    ]
+
+
+def body(result: Any, ti: Any = None) -> str:
+    urls = image_urls(result, dag_id=ti.dag_id, run_id=ti.run_id, task_id="cover")
+    return " ".join(f"![image {number}]({url})" for number, url in enumerate(urls))
+
+
+def count() -> int:
+    return 3
+
+
+with DAG("postcards", schedule=None, description="Postcards of animals"):
+    cover = SeedreamGenerateOperator(
+        task_id="cover",
+        prompt="A harbour town seen from the sea at dawn, linocut, warm palette",
+        n=4,
+        size="1920x1920",
+    )
+    prompts: Any = task(motifs)
+    SeedreamGenerateOperator.partial(task_id="motif", size="2560x1440").expand(prompt=prompts())
+    SeedreamGenerateOperator(task_id="refused", prompt="A refused thing", size="1920x1920")
+    task(count)()
+    show: Any = task(body)
+    ApprovalOperator(task_id="approve", subject="Publish?", body=show(cover.output))
+
+with DAG("catalogue", schedule=None, params={"items": 12}, description="Product shots"):
+    listed: Any = task(products)
+    SeedreamBatchOperator(
+        task_id="shots", requests=listed(), size="1920x1920", max_concurrency=4, on_item_failure="keep"
+    )
+
+with DAG("secret_project", schedule=None):
+    SeedreamGenerateOperator(task_id="cover", prompt="Nobody may read this", size="1920x1920")
