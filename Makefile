@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: install demo test lint docs bench chaos test-matrix e2e-celery dist clean
+.PHONY: install demo test test-lowest test-browser screenshots lint docs bench chaos test-matrix e2e-celery dist clean
 
 install: .venv/.installed  ## the package, editable, with all extras, in .venv
 
@@ -22,10 +22,31 @@ test: lint  ## all tests in parallel, with the coverage of workers and subproces
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report
 
+# The dependencies at their floors, the tools for tests as new as these allow. 'uv' resolves to the lowest.
+LOWEST := .venv-lowest
+
+test-lowest: $(LOWEST)/.installed  ## the unit tests with the lowest versions that pyproject.toml allows
+	$(LOWEST)/bin/python -m pytest -q -n $(WORKERS) tests --ignore tests/airflow --ignore tests/crash --ignore tests/tools
+
+$(LOWEST)/.installed: pyproject.toml
+	@echo 'Installing the lowest versions into $(LOWEST): a few minutes the first time'
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct -e '.[sandbox]'
+	$(LOWEST)/bin/uv pip freeze --quiet --python $(LOWEST) --exclude-editable > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) -c $(LOWEST)/lowest.txt -e '.[sandbox,dev]'
+	@touch $@
+
 lint: install  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+test-browser: install  ## Airflow's pages in a headless Chromium, which has to be there (Debian: chromium)
+	$(BIN)/python -m pytest tests/browser
+
+screenshots: install  ## the pictures of docs/images, made by the same tests
+	SCREENSHOTS=$(CURDIR)/docs/images $(BIN)/python -m pytest tests/browser
 
 docs: install  ## the docs as a site in build/site; a warning is an error
 	@$(BIN)/python -m tools.docs

@@ -57,6 +57,6 @@ def _check_count(count: int, size: int) -> None:
         return
     fits = -(-count * size // limit)
     raise InvalidRequest(
-        f"size={size} makes {count:,} chunks, and Airflow maps at most {limit:,} ([core] max_map_length). "
-        f"Next: use size={fits}, or raise that limit. Nothing was sent."
+        f"Use size={fits}, or raise Airflow's [core] max_map_length: size={size} makes {count:,} chunks, and "
+        f"Airflow maps at most {limit:,}. Nothing was sent."
     )

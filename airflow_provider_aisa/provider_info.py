@@ -16,7 +16,7 @@ HOOK_NAME: Final = "AIsa"
 CONNECTION_FIELDS: Final[dict[str, dict[str, Any]]] = {
     "timeout": {
         "label": "Timeout",
-        "description": "Seconds to wait for one response. Generating takes tens of seconds.",
+        "description": "Seconds for one request and its response. Generating takes tens of seconds.",
         "schema": {"type": ["integer", "null"], "default": 300, "minimum": 1},
     },
     "max_retries": {

@@ -14,6 +14,7 @@ MODULES: Final = {
     "import": "import_time",
     "task": "task",
     "journal": "journal",
+    "links": "links",
     "triggerer": "triggerer",
     "batch": "batch",
     "limits": "limits",

@@ -55,15 +55,29 @@ class Servers:
         env = {**self.env, "AIRFLOW_CONN_AISA_DEFAULT": connection}
         return self._measure(way, "benchmarks.batch_work", way, str(count), str(in_flight), env=env)
 
+    def links(self, way: str, link: str, count: int, certificate: str) -> dict[str, float]:
+        """Move an image from its link to S3 so often, in a fresh process; see `benchmarks.links_work`.
+
+        :param certificate: the file with the authority of the link's server.
+        """
+        env = {**self.env, "SSL_CERT_FILE": certificate}
+        return self._measure(way, "benchmarks.links_work", way, link, str(count), env=env, images=count)
+
     def _measure(
-        self, way: str, module: str, *arguments: str, env: Mapping[str, str] | None = None
+        self,
+        way: str,
+        module: str,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        images: int | None = None,
     ) -> dict[str, float]:
         prefix = f"{way}-{next(self._numbers)}"
         billed, cpu = self.sandbox.billed, _cpu_seconds()
         answer = run_python("-m", module, *arguments, prefix, env=env or self.env)
         cpu = _cpu_seconds() - cpu
         stored = self._delete(prefix)
-        expected = {f"{prefix}/{index}.png" for index in range(self.sandbox.billed - billed)}
+        expected_images = self.sandbox.billed - billed if images is None else images
+        expected = {f"{prefix}/{index}.png" for index in range(expected_images)}
         if expected - stored or bool(expected) == (way == "start"):
             raise RuntimeError(f"{way} stored {len(stored)} objects instead of {len(expected)} images")
         figures: dict[str, float] = json.loads(answer.splitlines()[-1])

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 COUNT: Final = 500
 LIMIT: Final = 20  # requests in flight that the connection allows
 LATENCY: Final = 1.0  # seconds per generation; real ones take ten times as long
-LONGEST_BLOCK: Final = 0.1  # seconds
+LONGEST_BLOCK: Final = 0.05  # seconds
 _STEP: Final = 0.01  # seconds between two looks at the loop
 _IDLE: Final = 3.0  # seconds
 

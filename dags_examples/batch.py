@@ -12,7 +12,9 @@ from airflow_provider_aisa.operators.batch import SeedreamBatchOperator
 PRODUCTS = {"mug-01": "an enamel mug", "lamp-07": "a brass desk lamp", "vase-12": "a stoneware vase"}
 
 
-with DAG("batch", schedule=None, tags=["aisa"]):
+with DAG(
+    "batch", schedule=None, tags=["aisa"], description="A catalogue's photos in one task", doc_md=__doc__
+):
 
     @task
     def write_requests(run_id: str | None = None) -> str:

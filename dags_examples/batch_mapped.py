@@ -10,7 +10,13 @@ from airflow.sdk import DAG, task
 from airflow_provider_aisa import chunk_requests
 from airflow_provider_aisa.operators.batch import SeedreamBatchOperator
 
-with DAG("batch_mapped", schedule=None, tags=["aisa"]):
+with DAG(
+    "batch_mapped",
+    schedule=None,
+    tags=["aisa"],
+    description="A file of requests, cut into chunks",
+    doc_md=__doc__,
+):
 
     @task
     def cut() -> list[str]:

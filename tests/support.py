@@ -12,8 +12,6 @@ from tests.fakes.clock import Clock
 if TYPE_CHECKING:
     from airflow_provider_aisa.sandbox import Sandbox
 
-__all__ = ["Clock", "make_pacer", "make_settings", "sandbox_settings"]
-
 _keys = itertools.count()
 
 

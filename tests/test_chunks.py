@@ -35,7 +35,7 @@ def test_a_file_becomes_uris_of_its_chunks(
     ("requests", "size", "message"),
     [
         ("A fox", 1, "requests 'A fox' is a text"),
-        ([], 1, "requests holds no requests"),
+        ([], 1, "Look at what writes the requests"),
         (["a", "a"], 1, r"requests\[1\] is the same request as requests\[0\]"),
         (["a"], 0, "size 0 is not a number of requests"),
         ("s3://no-such-bucket/requests.jsonl", True, "size True is not a number of requests"),
@@ -54,8 +54,8 @@ def test_as_many_chunks_as_airflow_maps_are_fine_and_one_more_is_refused_with_th
     with pytest.raises(InvalidRequest) as caught:
         chunk_requests(requests, size=2)
     assert str(caught.value) == (
-        "size=2 makes 1,025 chunks, and Airflow maps at most 1,024 ([core] max_map_length). "
-        "Next: use size=3, or raise that limit. Nothing was sent."
+        "Use size=3, or raise Airflow's [core] max_map_length: size=2 makes 1,025 chunks, and Airflow maps "
+        "at most 1,024. Nothing was sent."
     )
     assert len(chunk_requests(requests, size=3)) <= 1024
 
@@ -68,7 +68,7 @@ def test_the_size_that_is_named_fits(
     requests = [str(number) for number in range(count)]
     with pytest.raises(InvalidRequest) as caught:
         chunk_requests(requests, size=size)
-    fits = int(str(caught.value).partition("use size=")[2].partition(",")[0])
+    fits = int(str(caught.value).partition("Use size=")[2].partition(",")[0])
     assert len(chunk_requests(requests, size=fits)) <= limit
 
 

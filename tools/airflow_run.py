@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import secrets
+import subprocess
 import sys
 import sysconfig
 import time
@@ -182,6 +183,22 @@ class StandaloneAirflow:
         """Return what the task logged, all tries and its triggers, one JSON object a line."""
         files = (self.home / "logs").glob(f"dag_id={dag_id}/run_id={run_id}/task_id={task_id}/**/*.log*")
         return "".join(file.read_text(errors="replace") for file in sorted(files))
+
+    def command(self, *arguments: str) -> str:
+        """Run `airflow <arguments>` in this Airflow, and return what it prints."""
+        words = [sys.executable, "-m", "airflow", *arguments]
+        done = subprocess.run(
+            words, capture_output=True, text=True, check=False, env=self._env, cwd=self.home
+        )
+        if done.returncode:
+            raise AirflowError(
+                f"airflow {arguments[0]} ended with {done.returncode}: {done.stdout}{done.stderr}"
+            )
+        return done.stdout
+
+    def api(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        """Ask the API as the admin."""
+        return self._request(method, path, **options)
 
     def _request(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         try:

@@ -39,8 +39,8 @@ class Budget:
         if images and self._limit is not None and self.spent + cost > self._limit:
             before = f" Earlier requests cost {self.spent} USD, or may have." if self.spent else ""
             raise OverBudget(
-                f"max_cost_usd is {self._limit} USD, and {images} image(s) to buy cost {cost} USD.{before} "
-                "Raise the limit, or ask for fewer images. Nothing more was sent."
+                f"Raise max_cost_usd, or ask for fewer images: it is {self._limit} USD, and {images} "
+                f"image(s) to buy cost {cost} USD.{before} Nothing more was sent."
             )
 
     def reserve(self, cost: Decimal, *, images: int) -> None:

@@ -15,7 +15,7 @@ from airflow_provider_aisa.core.gateway.response import GenerationResponse
 from airflow_provider_aisa.core.images.finding import verify
 from airflow_provider_aisa.core.images.stored import StoredImage
 from airflow_provider_aisa.core.job import Job
-from airflow_provider_aisa.core.journal.entry import Entry, Stored
+from airflow_provider_aisa.core.journal.entry import Entry, Stored, with_claims
 from airflow_provider_aisa.core.journal.steps import Action, Step, next_step
 from airflow_provider_aisa.core.journal.store import EntryChanged, Found, Journal
 from airflow_provider_aisa.core.layout import journals_of, proof_key
@@ -88,6 +88,8 @@ class _Way:
         self._images: tuple[StoredImage, ...] = ()
         self._purchase: Purchase | None = None
         self._is_reused = False
+        #: Another copy has written the entry since we decided to buy: it knows of requests that we do not.
+        self._is_taken_over = False
         self.journal = Journal(bench.bucket, job.journal_key)
 
     async def go(self, *, is_known_new: bool) -> None:
@@ -106,6 +108,7 @@ class _Way:
                 bought = await self._buy(found, step)
             except EntryChanged:
                 found = await self._load()
+                self._is_taken_over = True
             except PaidTwice as e:
                 await store_surplus(self._job, self._bench, self.journal, e.entry)
                 found = self._found = e.found
@@ -138,11 +141,13 @@ class _Way:
         )
 
     def _unknown(self) -> int:
+        found = self._found.entry.may_be_billed if self._found else ()
         if isinstance(self._bought, Entry):
             return len(self._bought.unknown)
         if self._purchase is not None and self._bought is None:
-            return len(self._purchase.unknown)
-        return len(self._found.entry.may_be_billed) if self._found else 0
+            theirs = found if self._is_taken_over else ()
+            return len(with_claims(self._purchase.unknown, theirs))
+        return len(found)
 
     # What there is already
 
@@ -212,8 +217,8 @@ class _Way:
         self._images = tuple(image for image in stored.images if all(image != gone for gone, _ in lost))
         if lost:
             raise ImagesLost(
-                f"images that were paid for are not there any more: {describe_lost(lost)}. Restore them, or "
-                f"{PAY_ANEW}. Nothing was sent (journal {self.journal.uri}).",
+                f"Restore the images, or {PAY_ANEW}: they were paid for and are not there any more. Nothing "
+                f"was sent. {describe_lost(lost)} (journal {self.journal.uri}).",
                 request_id=stored.response.request_id,
             )
         log.info("Nothing is paid: these images exist already: %s.", stored.uris)
@@ -229,7 +234,7 @@ class _Way:
                 "%d earlier request(s) for the same images may have been billed without a response.",
                 len(step.unknown),
             )
-        self._bought, self._images, self._is_reused = None, (), False
+        self._bought, self._images, self._is_reused, self._is_taken_over = None, (), False, False
         self._purchase = purchase = Purchase(
             job, self._bench, self.journal, found=found, unknown=step.unknown
         )
@@ -257,6 +262,13 @@ class _Way:
         :param age: seconds since an earlier attempt recorded it; None when this attempt has paid.
         """
         self._bought, self._is_reused = bought.entry, age is not None
+        if bought.entry.stored is not None:
+            # A copy of this task has gone on from our response, and was faster.
+            try:
+                await self._return(bought.entry.stored, is_anew=False)
+            finally:
+                self._bought, self._is_reused = bought.entry, age is not None
+            return
         stored = await store_bought(self._job, self._bench, self.journal, bought, age=age)
         self._bought, self._images = stored.entry, stored.images
         if stored.error is not None:

@@ -80,7 +80,7 @@ class Target:
         for name in _PLACEHOLDER.findall(template):
             if name not in placeholders:
                 known = ", ".join(f"{{{known}}}" for known in sorted(placeholders))
-                msg = f"s3_key {s3_key!r} has {{{name}}}, which nobody fills in: use one of {known}"
+                msg = f"Use {known} in s3_key: nobody fills in {{{name}}} (s3_key is {s3_key!r})"
                 raise InvalidRequest(msg)
         target = cls(bucket, template)
         target._check_length(s3_key)
@@ -98,7 +98,7 @@ class Target:
     def _check_length(self, s3_key: object) -> None:
         longest = self.key(index=9_999, ext="webp", sha256="0" * 64, several=True)
         if len(longest.encode()) > _LONGEST_KEY:
-            msg = f"s3_key {s3_key!r} makes keys of more than {_LONGEST_KEY} bytes: shorten it"
+            msg = f"Shorten s3_key: it makes keys of more than {_LONGEST_KEY} bytes (s3_key is {s3_key!r})"
             raise InvalidRequest(msg)
 
     @property
@@ -121,20 +121,20 @@ def _split(s3_key: object, bucket: str | None, in_a_folder: str) -> tuple[str | 
     if s3_key is None:
         return bucket, None
     if not isinstance(s3_key, str) or not s3_key.strip() or _UNWRITABLE.search(s3_key):
-        msg = f"s3_key {s3_key!r} is no key: use a key, a prefix that ends in '/', s3://bucket/key, or None"
+        msg = f"Use a key, a prefix that ends in '/', s3://bucket/key, or None: s3_key is {s3_key!r}"
         raise InvalidRequest(msg)
     if {".", ".."} & set(s3_key.split("/")):
         # HTTP clients and proxies resolve such parts, so the object would land under another key or nowhere.
-        raise InvalidRequest(f"s3_key {s3_key!r} has a part that is '.' or '..': write the whole key out")
+        raise InvalidRequest(f"Write s3_key out: it has a part that is '.' or '..' (s3_key is {s3_key!r})")
     if "://" not in s3_key:
         return bucket, s3_key
     scheme, _, rest = s3_key.partition("://")
     named, _, key = rest.partition("/")
     if scheme.lower() != "s3" or not named:
-        msg = f"s3_key {s3_key!r} is no S3 URL: use s3://bucket/key"
+        msg = f"Use s3://bucket/key: s3_key is no S3 URL ({s3_key!r})"
         raise InvalidRequest(msg)
     if bucket is not None and bucket != named:
-        msg = f"s3_key names bucket {named!r} and s3_bucket names {bucket!r}: leave one of them out"
+        msg = f"Leave one out: s3_key names bucket {named!r}, and s3_bucket names {bucket!r}"
         raise InvalidRequest(msg)
     return named, key or in_a_folder
 
@@ -143,9 +143,7 @@ def _parse_bucket(s3_bucket: object) -> str | None:
     if s3_bucket is None:
         return None
     if not isinstance(s3_bucket, str) or not s3_bucket.strip() or "/" in s3_bucket:
-        msg = (
-            f"s3_bucket {s3_bucket!r} is no bucket name: use the name alone, without s3:// and without a key"
-        )
+        msg = f"Use a bucket's name alone, without s3:// and without a key: s3_bucket is {s3_bucket!r}"
         raise InvalidRequest(msg)
     return s3_bucket.strip()
 

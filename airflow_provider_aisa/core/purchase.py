@@ -156,7 +156,10 @@ class Purchase:
             self._etag = claimed.etag
             if time.monotonic() - began <= margin / 2:
                 return claimed
-        raise StorageFailed(f"{self._journal.uri} takes too long to write, so nothing was sent. Try again.")
+        self._release(claimed, "not sent")  # It would count as a request that may have been billed.
+        raise StorageFailed(
+            f"Try again: the journal takes too long to write, so nothing was sent ({self._journal.uri})."
+        )
 
     def _new_claim(self) -> Entry:
         job = self._job
@@ -228,6 +231,8 @@ class Purchase:
             log.warning("The journal could not be told that the request has ended: %s", e)
             return
         self._etag, self._history = stands.etag, stands.entry.history
+        # Another copy, whose own entry is gone, may have noted its lost response in ours.
+        self.unknown = with_claims(self.unknown, stands.entry.unknown)
         self._is_ours = stands.entry.claim.id == entry.claim.id
 
 

@@ -122,7 +122,7 @@ def check_complete(job: Job, response: GenerationResponse, images: tuple[StoredI
         return
     step = "Set on_partial='keep' to accept fewer, or" if got else "Change the prompt, or"
     raise FewerImages(
-        f"{what}. {step} {PAY_ANEW} for all. {paid}", status=200, request_id=response.request_id
+        f"{step} {PAY_ANEW} for all. {what}. {paid}", status=200, request_id=response.request_id
     )
 
 
@@ -184,8 +184,8 @@ async def _record_stored(
         lost = await asyncio.to_thread(verify, images, claim_id=entry.claim.id, bucket=bench.bucket)
         if lost:
             raise ImagesLost(
-                f"another copy of this task has paid for the same images and replaced ours: "
-                f"{describe_lost(lost)}. A retry returns that copy's images (journal {journal.uri}).",
+                "Let the task retry, which returns the images of another copy of it: that one has paid as "
+                f"well and replaced ours. {describe_lost(lost)} (journal {journal.uri}).",
                 retryable=True,
             ) from None
     except (JournalUnreadable, StorageFailed) as e:
@@ -205,13 +205,13 @@ def _explained(
 ) -> AisaError:
     """Say which image an error is about, what was paid, and what is safe."""
     if isinstance(error, ImageLinkExpired):
-        step = f"It is not bought again by itself: {PAY_ANEW}."
+        step = "Clear the task with on_existing='regenerate' to pay anew: no retry does that."
     elif isinstance(error, ImageUnavailable):
         step = "A retry fetches it again and pays nothing, as long as its link works."
     else:
         step = "A retry goes on from here and pays nothing."
     return type(error)(
-        f"image {image.index} of request {response.request_id}: {error}. {step} {response.billed} image(s) "
+        f"{step} Image {image.index} of request {response.request_id}: {error}. {response.billed} image(s) "
         f"are paid for ({job.cost_text(response.billed)}); stored: {_uris(stored)}.",
         status=error.status,
         code=error.code,

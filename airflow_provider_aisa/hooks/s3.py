@@ -27,6 +27,7 @@ def open_s3(
     :param connections: how many more than usual are used at once.
     :param settings: of botocore's ``Config``, where the connection does not say otherwise.
     """
+    import boto3
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
     from botocore.config import Config
 
@@ -35,7 +36,9 @@ def open_s3(
     hook = S3Hook(aws_conn_id=aws_conn_id)
     ours = Config(
         max_pool_connections=_MAX_POOL_CONNECTIONS + connections,
-        user_agent_extra=f"airflow-provider-aisa/{__version__}",
+        # Not `user_agent_extra`: to that botocore adds its own, put together anew twice for each request,
+        # which takes a quarter of its time.
+        user_agent=f"airflow-provider-aisa/{__version__} Boto3/{boto3.__version__}",
         **(settings or {}),
     )
     # What S3Hook.get_conn does, but for its user agent: to name its caller there, it looks up the path of

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL
 from airflow_provider_aisa.sandbox import Sandbox
 from tests.airflow.support import BUCKET, CONFIG, DAGS, EXAMPLE_BUCKET, EXAMPLES, TIMEOUT, Airflow
 from tests.docs.blocks import all_blocks
@@ -39,7 +40,8 @@ def airflow(
         "aisa_default": json.dumps(aisa),
         "aisa_limited": json.dumps(by_another_name),
         "aisa_quick": json.dumps({**aisa, "extra": {"max_concurrency": 50, "max_retries": 0}}),
-        "aisa_marketing": json.dumps(aisa),  # the docs' own
+        "aisa_marketing": json.dumps({**aisa, "extra": {"prices": {DEFAULT_MODEL: 0.035}}}),
+        "aisa_catalogue": json.dumps(aisa),
         "aws_default": s3_store.airflow_connection(bucket=BUCKET),
     }
     home, dags = tmp_path_factory.mktemp("airflow"), tmp_path_factory.mktemp("dags")
@@ -51,7 +53,7 @@ def airflow(
     with Airflow(home, dags, connections=connections, config=CONFIG) as running:
         running.wait_until_ready()
         running.wait_until_parsed()
-        running.api("POST", "/api/v2/pools", json={"name": "aisa", "slots": 20})
+        running.api("POST", "/api/v2/pools", json={"name": "aisa", "slots": 20, "include_deferred": True})
         yield running
 
 

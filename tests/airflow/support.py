@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_aisa.core.layout import Owner
-from tools.airflow_run import StandaloneAirflow
+from tools.airflow_run import AirflowError, StandaloneAirflow
 from tools.supervise import Process, descendants
 
 if TYPE_CHECKING:
@@ -26,7 +26,12 @@ BUCKET = "images"
 EXAMPLE_BUCKET = "my-images"  # what README, docs and dags_examples write to
 WAIT = 120.0  # seconds; all but a hanging test need a tenth of it
 EXAMPLES = Path(__file__).parents[2] / "dags_examples"
-DAG_IDS = ("sync", "deferred", "limited", "mapped", "batches", "quick", "quickstart", "batch", "batch_mapped")
+#: Those of dags/ and of the examples: tests wait until all have been parsed.
+DAG_IDS = (
+    *("sync", "deferred", "limited", "mapped", "elsewhere", "unconnected", "batches", "quick"),
+    *("quickstart", "taskflow", "refresh", "batch", "batch_mapped", "mapped_prompts", "draw_banners"),
+    *("publish", "choose_one", "budget", "teams_marketing", "teams_catalogue"),
+)
 
 #: Airflow imports this file in each of its processes, the triggerer's included. The claim of a process that
 #: died is stale after the connection's timeout and this margin: six minutes by default, 11 s here.
@@ -77,9 +82,13 @@ class Airflow(StandaloneAirflow):
         super().__enter__()
         return self
 
-    def api(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """Ask Airflow's API as its admin; raise AirflowError when it refuses."""
-        return self._request(method, path, **options)
+    def has(self, path: str) -> bool:
+        """Return whether there is something at a path of the API."""
+        try:
+            self.api("GET", path)
+        except AirflowError:
+            return False
+        return True
 
     def wait_until_parsed(self) -> None:
         """Wait until every DAG file has been imported, or has failed to."""

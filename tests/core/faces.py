@@ -14,7 +14,8 @@ from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.gateway.response import GenerationResponse
 from airflow_provider_aisa.core.gateway.retries import Call
 from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
-from tests.support import Clock, make_pacer, make_settings
+from tests.fakes.clock import Clock
+from tests.support import make_pacer, make_settings
 
 T = TypeVar("T")
 

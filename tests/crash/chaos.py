@@ -53,7 +53,6 @@ _GATEWAY_FAULTS: Final = (
     Fault("server_error"),
     Fault("unavailable"),
     Fault("html_error"),
-    Fault("html_error", billed=True),
     Fault("server_error", billed=True),
     Fault("gateway_timeout"),
     Fault("gateway_timeout", billed=True),

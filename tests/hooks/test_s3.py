@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 from typing import Any
 
 import pytest
@@ -65,6 +66,16 @@ def test_only_large_bodies_are_announced_before_they_are_sent(
         client.put_object(Bucket=bucket, Key=key, Body=io.BytesIO(bodies[key]))
     assert announced == [False, False, True]
     assert {key: client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in bodies} == bodies
+
+
+def test_a_store_is_told_who_asks(s3_store: SeaweedFS, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = open_s3(connect(monkeypatch, "s3_agent", s3_store.airflow_connection()))[0]
+    seen: list[str] = []
+    client.meta.events.register(
+        "before-send.s3", lambda request, **_: seen.append(request.headers["User-Agent"].decode())
+    )
+    client.list_objects_v2(Bucket=bucket)
+    assert re.fullmatch(r"airflow-provider-aisa/[\d.]+ Boto3/[\d.]+ Botocore/[\d.]+", seen[0])
 
 
 def test_tasks_of_one_connection_share_a_client_and_others_do_not(

@@ -213,7 +213,7 @@ def test_a_key_that_may_not_go_on_stops_the_batch_and_everything_paid_is_stored(
     desk.gateway.inject(Fault(kind, after=12, times=1_000))
 
     with pytest.raises(
-        error, match=r"the batch stopped: .* 12 of 40 items are stored, 0 failed, 28"
+        error, match=r"The batch stopped, .* 12 of 40 items are stored, 0 failed, 28"
     ) as caught:
         desk.run_batch(foxes(40), on_item_failure="keep")
 
@@ -230,7 +230,7 @@ def test_a_gateway_that_is_down_stops_the_batch_after_ten_failures_in_a_row(desk
     desk.connect(max_retries=0, max_concurrency=1)
     desk.gateway.inject(Fault("unavailable", times=1_000))
 
-    with pytest.raises(GatewayFailed, match=r"the batch stopped: .* 10 failed, 40 were not sent") as caught:
+    with pytest.raises(GatewayFailed, match=r"The batch stopped, .* 10 failed, 40 were not sent") as caught:
         desk.run_batch(foxes(50), on_item_failure="keep")
 
     assert caught.value.retryable
@@ -302,7 +302,7 @@ def test_a_budget_counts_what_may_have_been_billed_without_a_response(desk: Desk
     with pytest.raises(ItemsFailed):
         desk.run_batch(foxes(4), max_cost_usd=0.16)
 
-    with pytest.raises(OverBudget, match=r"max_cost_usd is 0\.16 USD.* cost 0\.160 USD, or may") as caught:
+    with pytest.raises(OverBudget, match=r"it is 0\.16 USD.* cost 0\.160 USD, or may") as caught:
         desk.run_batch(foxes(4), tries=2, max_cost_usd=0.16)
     assert not caught.value.retryable
     assert desk.gateway.billed == 4
@@ -315,7 +315,7 @@ def test_a_budget_holds_while_responses_get_lost(desk: Desk) -> None:
     """Each of these is sent again at once; the third would break the budget."""
     desk.gateway.inject(Fault("gateway_timeout", billed=True, times=1_000))
 
-    with pytest.raises(OverBudget, match="the batch stopped"):
+    with pytest.raises(OverBudget, match="The batch stopped"):
         desk.run_batch(foxes(2), max_cost_usd=0.16)
 
     assert desk.gateway.billed <= 4
@@ -355,7 +355,7 @@ def test_a_store_that_fails_stops_the_batch_and_the_retry_pays_for_the_rest(
     desk.connect(max_concurrency=1)
     with monkeypatch.context() as patch:
         patch.setattr(BaseClient, "_make_api_call", out_of_space)
-        with pytest.raises(StorageFailed, match="the batch stopped") as caught:
+        with pytest.raises(StorageFailed, match="The batch stopped") as caught:
             desk.run_batch(foxes(40))
     assert caught.value.retryable
     assert desk.gateway.billed < 40

@@ -128,10 +128,10 @@ def test_failures_fail_the_task_when_all_other_items_are_stored(desk: Desk) -> N
 
     [manifest] = [key for key in desk.all_keys() if "/manifest-" in key]
     assert str(caught.value) == (
+        "Fix the items that say so; a retry pays only for what is not paid yet. "
         "1 item failed (ContentRefused 1), and on_item_failure is 'fail': 'fox-001' (ContentRefused). "
         "3 of 4 items are stored, 1 failed, 0 were not sent. "
-        f"Manifest: s3://{desk.bucket}/{manifest}. "
-        "Fix those that say so; a retry pays only for what is not paid yet."
+        f"Manifest: s3://{desk.bucket}/{manifest}."
     )
     assert [line["status"] for line in desk.manifest()] == ["stored", "failed", "stored", "stored"]
 

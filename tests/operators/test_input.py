@@ -41,7 +41,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"model": ""}, InvalidRequest, "model id"),
     ({"max_cost_usd": "cheap"}, InvalidRequest, "amount in USD"),
     ({"s3_key": "{number}.png"}, InvalidRequest, "nobody fills in"),
-    ({"s3_key": "s3://a/k", "s3_bucket": "b"}, InvalidRequest, "leave one of them out"),
+    ({"s3_key": "s3://a/k", "s3_bucket": "b"}, InvalidRequest, "Leave one out"),
     ({"s3_extra_args": {"Body": b""}}, InvalidRequest, "may not set Body"),
     ({"on_partial": "ignore"}, InvalidRequest, "'fail' or 'keep'"),
     ({"on_existing": "overwrite"}, InvalidRequest, "'reuse' or 'regenerate' or 'fail'"),
@@ -90,7 +90,7 @@ def test_numbers_that_templates_render_to_strings_are_accepted(desk: Desk) -> No
 
 
 def test_a_budget_below_the_cost_is_refused_with_both_figures(desk: Desk) -> None:
-    with pytest.raises(OverBudget, match=r"cost 0\.120 USD, more than max_cost_usd of 0\.1 USD"):
+    with pytest.raises(OverBudget, match=r"it is 0\.1 USD, and 3 image\(s\) .* cost 0\.120 USD"):
         desk.run(n=3, max_cost_usd=0.1)
 
     assert desk.gateway.requests == []

@@ -79,7 +79,7 @@ def test_a_retry_after_a_failed_download_fetches_only_what_is_missing(desk: Desk
 def test_an_expired_link_says_what_was_paid_and_never_buys_again_by_itself(desk: Desk) -> None:
     desk.gateway.inject(Fault("expired_link", times=100))
     for tries in (1, 2, 3):
-        with pytest.raises(ImageLinkExpired, match=r"image 0 of request req_.*\(\$0\.040\)") as caught:
+        with pytest.raises(ImageLinkExpired, match=r"Image 0 of request req_.*\(\$0\.040\)") as caught:
             desk.run(tries=tries)
         assert not caught.value.retryable
 

@@ -96,6 +96,8 @@ class Story:
         elif self.stills and sending and decisions.random() < 0.05:
             self.stills -= 1
             world.clock.skip(STALE)  # A process that stands still, while its claim becomes stale.
+        elif decisions.random() < 0.03:
+            world.store.lost_answers = 1  # S3 writes what comes next, and its answer gets lost.
 
     def check_what_is_returned(self, actor: Actor) -> None:
         """Assert that what a copy returns as a success is at its URIs, and belongs to one response."""

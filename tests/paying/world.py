@@ -8,14 +8,13 @@ somebody else does to the journal meanwhile.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import queue
 import tempfile
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
@@ -23,15 +22,30 @@ from airflow_provider_aisa.core.budget import Budget
 from airflow_provider_aisa.core.gateway.client import AisaClient
 from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.generate import generate
-from airflow_provider_aisa.core.images.download import FetchedImage
-from airflow_provider_aisa.core.images.inspect import ImageInfo
+from airflow_provider_aisa.core.images.download import Fetcher
 from airflow_provider_aisa.core.images.transfer import Lanes
 from airflow_provider_aisa.core.job import Job
 from airflow_provider_aisa.core.journal.entry import Buyer, Entry
 from airflow_provider_aisa.core.journal.steps import Policy
 from airflow_provider_aisa.core.layout import Owner, Target
-from airflow_provider_aisa.core.workbench import Workbench
+from airflow_provider_aisa.core.workbench import TIMING, Timing, Workbench
 from tests.fakes.clock import Clock
+from tests.fakes.gateway import (
+    BILLED_TIMED_OUT,
+    BILLING_PROXIES,
+    CDN,
+    HTML,
+    LOST,
+    TIMED_OUT,
+    UNAVAILABLE,
+    UNREACHABLE,
+    Answer,
+    FakeCdn,
+    FakeGateway,
+    Post,
+    images,
+    refused,
+)
 from tests.fakes.meddler import Meddler
 from tests.fakes.s3 import BUCKET, FakeS3
 from tests.support import make_pacer, make_settings
@@ -40,9 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from decimal import Decimal
 
-    from airflow_provider_aisa.core.images.download import Fetcher
     from airflow_provider_aisa.core.receipt import Receipt
-    from airflow_provider_aisa.core.threads import Stop
 
 IMAGES: Final = 2
 TIMEOUT: Final = 10.0
@@ -53,40 +65,25 @@ BUYER: Final = Buyer(OWNER, 3)
 CLEARED: Final = Buyer(OWNER, 7)
 WAITING: Final = "waiting for another copy"
 
-HTML: Final = {"content-type": "text/html"}
-#: What the gateway, or a proxy before it, does with a request: whether it is billed, and what is answered.
-ANSWERS: Final[dict[str, tuple[bool, httpx.Response | type[httpx.HTTPError] | None]]] = {
-    "images": (True, None),
-    "lost": (True, httpx.ReadTimeout),
-    "502 by a proxy": (True, httpx.Response(502, headers=HTML, text="<title>Bad gateway</title>")),
-    "520 by a proxy": (True, httpx.Response(520, headers=HTML, text="<title>520</title>")),
-    "504": (True, httpx.Response(504, json={"error": {"code": "upstream_timeout", "message": "late"}})),
-    "unreadable": (True, httpx.Response(200, headers=HTML, text="<title>Welcome</title>")),
-    "504 unbilled": (False, httpx.Response(504, text="")),
-    "unreachable": (False, httpx.ConnectError),
-    "429": (
-        False,
-        httpx.Response(
-            429, headers={"retry-after": "1"}, json={"error": {"code": "rate_limit_exceeded", "message": "m"}}
-        ),
-    ),
-    "503": (False, httpx.Response(503, json={"error": {"code": "upstream_unavailable", "message": "m"}})),
-    "422": (False, httpx.Response(422, json={"error": {"code": "unsupported_parameter", "message": "m"}})),
+#: What the gateway, or a proxy before it, does with a request.
+ANSWERS: Final[dict[str, Answer]] = {
+    "images": images(),
+    "lost": LOST,
+    "502 by a proxy": BILLING_PROXIES[502],
+    "520 by a proxy": BILLING_PROXIES[520],
+    "524 by a proxy": BILLING_PROXIES[524],
+    "504": BILLED_TIMED_OUT,
+    "unreadable": HTML,
+    "504 unbilled": TIMED_OUT,
+    "unreachable": UNREACHABLE,
+    "429": refused(429, "rate_limit_exceeded", retry_after="1"),
+    "503": UNAVAILABLE,
+    "422": refused(422, "unsupported_parameter"),
 }
 
 
 class Killed(BaseException):
     """Stands for SIGKILL: nothing that the actor does after it is seen by anybody."""
-
-
-@dataclass
-class Sent:
-    """One request that the gateway has billed."""
-
-    attempt: Actor
-    number: int
-    #: A live copy has read the images' links.
-    is_received: bool = False
 
 
 @dataclass
@@ -96,18 +93,33 @@ class World:
     clock: Clock = field(default_factory=Clock)
     #: Chooses among :data:`ANSWERS`.
     answer: Callable[[], str] = lambda: "images"
-    bill: list[Sent] = field(default_factory=list)
-    posts: int = 0
 
     def __post_init__(self) -> None:
         self.store = FakeS3(clock=self.clock)
         self.meddler = Meddler(self.store)
-        self.lock = threading.Lock()
+        self.gateway = FakeGateway()
+        self.gateway.otherwise = self._answer
+        self.gateway.on_request = lambda post: _sender(post).checkpoint("sent, not billed")
+        self.gateway.on_answer = lambda post: _sender(post).checkpoint("billed, no response")
+        self.cdn = FakeCdn(self.gateway)
+
+    def _answer(self, gateway: FakeGateway, post: Post) -> httpx.Response:
+        return ANSWERS[self.answer()](gateway, post)
+
+    @property
+    def posts(self) -> int:
+        """Requests that the gateway has seen."""
+        return len(self.gateway.posts)
+
+    @property
+    def bill(self) -> list[Post]:
+        """Requests that were billed, in that order."""
+        return self.gateway.billed_posts
 
     @property
     def unreceived(self) -> int:
         """Requests that were billed and whose images no live copy has heard of."""
-        return sum(not sent.is_received for sent in self.bill)
+        return self.gateway.lost.total()
 
     @property
     def journals(self) -> list[str]:
@@ -140,14 +152,15 @@ class Actor:
         template: str = "i/{index}.{ext}",
         idempotency_key: str | None = None,
         s3_extra_args: Mapping[str, Any] = MappingProxyType({}),
+        timing: Timing = TIMING,
     ) -> None:
         self.world = world
         self.receipt: Receipt | None = None
         self.crash: BaseException | None = None
         self.at = "start"
         self.is_sending = False
-        self.received = 0
         self._max_retries = max_retries
+        self._timing = timing
         self._job = Job(
             ImageRequest.parse(prompt=prompt, n=IMAGES),
             Target(BUCKET, template),
@@ -169,6 +182,11 @@ class Actor:
     @property
     def is_over(self) -> bool:
         return self.at == "over"
+
+    @property
+    def received(self) -> int:
+        """Billed requests of this actor whose response has reached it."""
+        return sum(post.is_received for post in self.world.bill if _sender(post) is self)
 
     @property
     def error(self) -> BaseException | None:
@@ -218,7 +236,7 @@ class Actor:
         client = AisaClient(
             make_settings(timeout=TIMEOUT, max_retries=self._max_retries),
             pacer=make_pacer(self._own_clock),
-            transport=httpx.MockTransport(self._gateway),
+            transport=httpx.MockTransport(self._send),
         )
         s3 = self.world.store.client(
             on_request=lambda operation, _key: self.checkpoint(f"before {operation}"),
@@ -226,11 +244,12 @@ class Actor:
         )
         bench = Workbench(
             client,
-            cast("Fetcher", self),
+            Fetcher(lambda: httpx.MockTransport(self._download), allow_loopback=False, max_retries=0),
             s3.bucket(extra_args=self._job.s3_extra_args),
             folder,
             Lanes(),
             Budget(self._job.max_cost_usd),
+            timing=self._timing,
             sleep=self._no_wait,
         )
         return await generate(self._job, bench, wait=self._wait_for_another)
@@ -242,44 +261,29 @@ class Actor:
     async def _wait_for_another(self, _seconds: float) -> None:
         self.checkpoint(WAITING)
 
-    def _gateway(self, _request: httpx.Request) -> httpx.Response:
-        world = self.world
-        world.posts += 1
+    def _send(self, request: httpx.Request) -> httpx.Response:
+        request.extensions["sender"] = self
         self.is_sending = True
-        self.checkpoint("sent, not billed")
-        is_billed, answer = ANSWERS[world.answer()]
-        sent = Sent(self, len(world.bill))
-        if is_billed:
-            world.bill.append(sent)
-        self.checkpoint("billed, no response")
-        self.is_sending = False
-        if answer is None:
-            sent.is_received = True
-            self.received += 1
-            return _images(sent.number)
-        if isinstance(answer, type):
-            raise answer("broken")
-        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+        try:
+            return self.world.gateway(request)
+        finally:
+            self.is_sending = False
 
-    def fetch(self, url: str, file: BinaryIO, _stop: Stop) -> FetchedImage:
-        """Stand in for the Fetcher."""
+    def _download(self, request: httpx.Request) -> httpx.Response:
         self.checkpoint("fetch")
-        content = content_of(url)
-        file.write(content)
-        digest = hashlib.sha256(content).hexdigest()
-        return FetchedImage(len(content), digest, ImageInfo("image/png", 2048, 2048))
+        return self.world.cdn(request)
+
+
+def _sender(post: Post) -> Actor:
+    sender: Actor = post.request.extensions["sender"]
+    return sender
 
 
 def content_of(url: str) -> bytes:
     """Return the image that a link leads to."""
-    return f"image {url}".encode()
+    return FakeCdn.image(url)
 
 
 def link(number: int, index: int) -> str:
-    """Return the link of an image of a billed request."""
-    return f"https://cdn.test/{number}/{index}"
-
-
-def _images(number: int) -> httpx.Response:
-    data: list[dict[str, Any]] = [{"url": link(number, index)} for index in range(IMAGES)]
-    return httpx.Response(200, json={"data": data, "usage": {"generated_images": IMAGES}})
+    """Return the link of an image of a billed request, by its place in the bill."""
+    return f"{CDN}/{number}/{index}"

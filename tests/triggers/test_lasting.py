@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from airflow_provider_aisa.triggers.lasting import lasting
-from tests.support import Clock
+from tests.fakes.clock import Clock
 
 
 async def work(clock: Clock, seconds: float, error: BaseException | None = None) -> None:

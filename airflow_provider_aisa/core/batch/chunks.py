@@ -124,10 +124,11 @@ class _Check:
         """Raise InvalidRequest if anything is wrong."""
         if not self._wrong:
             return
+        steps = "; ".join(self._next_steps)
         more = f"; and {self._wrong - _MOST_TOLD:,} more" if self._wrong > _MOST_TOLD else ""
         raise InvalidRequest(
-            f"{self._source} cannot be cut into chunks: {'; '.join(self._told)}{more}. "
-            f"Next: {'; '.join(self._next_steps)}. Nothing was sent."
+            f"{steps[0].upper()}{steps[1:]}. These requests cannot be cut into chunks: "
+            f"{'; '.join(self._told)}{more}. Nothing was sent ({self._source})."
         )
 
 

@@ -93,8 +93,8 @@ class Failures:
             details = stopped_by.to_dict() | {"unknown_outcomes": tally.unknown_outcomes}
             del details["error"], details["message"]
             raise type(stopped_by)(
-                f"the batch stopped: {error_text(stopped_by)} {state} "
-                "A retry pays only for what is not paid yet.",
+                f"{error_text(stopped_by)} The batch stopped, and a retry pays only for what is not paid "
+                f"yet: {state}",
                 **details,
             )
         if stopped_by is not None:
@@ -111,7 +111,7 @@ class Failures:
         why = "more than max_failures allows" if is_stopped else "and on_item_failure is 'fail'"
         items = "item" if tally.failed == 1 else "items"
         return ItemsFailed(
-            f"{tally.failed:,} {items} failed ({kinds}), {why}: {named}{more}. {state} "
-            "Fix those that say so; a retry pays only for what is not paid yet.",
+            "Fix the items that say so; a retry pays only for what is not paid yet. "
+            f"{tally.failed:,} {items} failed ({kinds}), {why}: {named}{more}. {state}",
             retryable=self._has_retryable,
         )

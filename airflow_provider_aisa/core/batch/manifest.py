@@ -94,7 +94,7 @@ def _why_unmatched(entry: Entry) -> str:
 def error_text(error: AisaError) -> str:
     """Return an error's message; of a refused prompt not the gateway's, which may repeat the prompt."""
     if isinstance(error, ContentRefused):
-        return "the gateway's content policy refused the prompt. Change it. Nothing was billed."
+        return "Change the prompt: the gateway's content policy refused it. Nothing was billed."
     return str(error)
 
 

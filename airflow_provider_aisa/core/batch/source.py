@@ -203,20 +203,20 @@ def open_file(file: RequestFile, client: S3Client) -> Iterator[GetObjectOutputTy
             raise
         missing = "bucket" if e.code == "NoSuchBucket" else "file"
         raise StorageFailed(
-            f"requests {file.uri} could not be read, so nothing was sent: there is no such {missing}. "
-            "Next: correct the URI, or let the task that writes the file run before this one.",
+            "Correct the URI of requests, or let the task that writes the file run before this one: there is "
+            f"no such {missing}. Nothing was sent ({file.uri}).",
             status=e.status,
             code=e.code,
         ) from None
     except ConditionFailed:
         raise InvalidRequest(
-            f"requests {file.uri} has changed since it was cut into chunks. Next: cut it again, by clearing "
-            "the task that did, with its downstream tasks. Nothing was sent."
+            "Cut the file again, by clearing the task that did, with its downstream tasks: it has changed "
+            f"since. Nothing was sent ({file.uri})."
         ) from None
     except (ConditionConflict, ConditionUnsupported):
         raise StorageFailed(
-            f"requests {file.uri} could not be read, so nothing was sent: the store does not know If-Match "
-            "on reads. Next: do not cut the file, or put it into another store."
+            "Do not cut the file into chunks, or put it into another store: this one does not know If-Match "
+            f"on reads. Nothing was sent ({file.uri})."
         ) from None
 
 
@@ -240,7 +240,7 @@ def read_lines(file: RequestFile, found: GetObjectOutputTypeDef) -> Iterator[Tex
     head = next(blocks, b"")
     if head.startswith(_GZIP):
         raise InvalidRequest(
-            f"requests {file.uri} is compressed with gzip. Next: store it uncompressed. Nothing was sent."
+            f"Store the file of requests uncompressed: it is a gzip. Nothing was sent ({file.uri})."
         )
     first = file.chunk.line if file.chunk else 1
     return split_lines(chain((head,), blocks), uri=file.uri, first=first)
@@ -273,8 +273,8 @@ def _line(number: int, offset: int, text: bytes, uri: str) -> Iterator[TextLine]
 def _check_length(number: int, text: bytes, uri: str) -> None:
     if len(text) > LONGEST_LINE:
         raise InvalidRequest(
-            f"requests {uri} is not JSON Lines: line {number} is longer than {LONGEST_LINE:,} bytes. "
-            "Next: write one JSON object per line. Nothing was sent."
+            f"Write one JSON object per line: line {number} is longer than {LONGEST_LINE:,} bytes, so this "
+            f"is no JSON Lines file. Nothing was sent ({uri})."
         )
 
 
@@ -293,8 +293,8 @@ def parse_line(text: bytes) -> object:
 def nothing_in(where: str) -> InvalidRequest:
     """Return the error for a list or a file without requests."""
     return InvalidRequest(
-        f"{where} holds no requests. Next: look at what writes it; if that can be right, skip this task, "
-        "such as with @task.short_circuit. Nothing was sent."
+        "Look at what writes the requests: there are none. If that can be right, skip this task, such as "
+        f"with @task.short_circuit. Nothing was sent ({where})."
     )
 
 

@@ -38,10 +38,10 @@ _BY_STATUS: Final[dict[int, type[AisaError]]] = {401: KeyRefused, 403: KeyRefuse
 _NEXT_STEP: Final[dict[type[AisaError], str]] = {
     ContentRefused: "Change the prompt; sending it again changes nothing.",
     QuotaExceeded: "Raise the key's spend cap in the AIsa console, or wait until its period ends.",
-    ModelNotRouted: "This model is served by another route of the gateway: see AisaHook.request.",
+    ModelNotRouted: "Use AisaHook.request: another route of the gateway serves this model.",
     KeyRefused: "Check the key of the connection and what it is allowed to do.",
     RateLimited: "Lower max_concurrency or requests_per_minute in the connection, or try again later.",
-    GatewayFailed: "The gateway or its upstream is at fault: try again later.",
+    GatewayFailed: "Try again later: the gateway or its upstream is at fault.",
     InvalidRequest: "Fix the request; sending it again changes nothing.",
     InvalidConnection: "Check the host of the connection. The key is not sent to where a redirect points.",
 }
@@ -69,7 +69,7 @@ def read_error(response: httpx.Response, *, api_key: str, note: str = "") -> Ais
     asks = f" It asks to wait {retry_after:,.0f} s." if retry_after else ""
     bill = " Nothing was billed." if is_refusal(response) else ""
     return kind(
-        f"{words}{request_note(request_id)}.{asks} {_NEXT_STEP[kind]}{bill}{f' {note}' if note else ''}",
+        f"{_NEXT_STEP[kind]}{asks} {words}{request_note(request_id)}.{bill}{f' {note}' if note else ''}",
         status=response.status_code,
         code=code,
         request_id=request_id,

@@ -94,14 +94,14 @@ class ImageRequest:
             return
         if price is None:
             msg = (
-                f"max_cost_usd is {maximum} USD, but the price of model {self.model!r} is not known: "
-                f'add it to the AIsa connection\'s extras, as "prices": {{"{self.model}": 0.04}}'
+                f'Add "prices": {{"{self.model}": 0.04}} to the AIsa connection\'s extras, with the right '
+                f"price: max_cost_usd is {maximum} USD, and the price of model {self.model!r} is not known"
             )
             raise OverBudget(msg)
         if price * self.n > maximum:
             msg = (
-                f"{self.n} image(s) of {self.model} at {price} USD cost {price * self.n} USD, more than "
-                f"max_cost_usd of {maximum} USD: ask for fewer images or raise the limit. Nothing was sent."
+                f"Raise max_cost_usd, or ask for fewer images: it is {maximum} USD, and {self.n} image(s) of "
+                f"{self.model} at {price} USD cost {price * self.n} USD. Nothing was sent."
             )
             raise OverBudget(msg)
 
@@ -114,8 +114,8 @@ def check_model(model: object) -> ModelSpec | None:
     spec = find_model(model)
     if spec is not None and spec.route is not Route.IMAGES:
         msg = (
-            f"model {model!r} is served by {spec.route.format(model=model)}, not by {Route.IMAGES}: "
-            f"use AisaHook.request for that route, or a model of this one ({_ON_ROUTE})"
+            f"Use AisaHook.request, or another model such as {_ON_ROUTE}: {model!r} is served by "
+            f"{spec.route.format(model=model)}, not by {Route.IMAGES}"
         )
         raise ModelNotRouted(msg)
     return spec

@@ -137,10 +137,9 @@ class Retries:
         if isinstance(outcome, UnreadableAnswer):
             what, status = f"answered {outcome.status} with {outcome}", outcome.status
         if self._call.may_be_repeated:
-            return GatewayFailed(f"AIsa at {where} {what}. Try again.", status=status)
+            return GatewayFailed(f"Try again: AIsa at {where} {what}.", status=status)
         return OutcomeUnknown(
-            f"the request was sent and AIsa at {where} {what}: what it asked for may have been done and "
-            f"billed. {_LOOK}",
+            f"{_LOOK} The request was sent and may have been billed, and AIsa at {where} {what}.",
             status=status,
         )
 
@@ -158,6 +157,6 @@ class Retries:
         if isinstance(outcome, CannotConnect) and outcome.is_final:
             return InvalidConnection(f"AIsa at {where} cannot be reached: {why}. Nothing was sent.")
         return GatewayFailed(
-            f"AIsa at {where} could not be reached ({why}); nothing was sent. Check the host of "
-            f"connection {self._settings.conn_id!r}, the network and the proxy, then try again."
+            f"Check the host of connection {self._settings.conn_id!r}, the network and the proxy, then try "
+            f"again: AIsa at {where} could not be reached ({why}). Nothing was sent."
         )

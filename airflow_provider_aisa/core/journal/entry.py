@@ -123,28 +123,27 @@ class Entry:
 
     def to_json(self) -> bytes:
         """Return the object's body: indented, for people."""
-        document = {"format": FORMAT, "version": VERSION, **typed_json.dump(self)}
-        return json.dumps(document, indent=1, ensure_ascii=False).encode()
+        return typed_json.write({"format": FORMAT, "version": VERSION, **typed_json.dump(self)})
 
     @classmethod
     def from_json(cls, body: bytes, *, uri: str) -> Self:
         """Read an object's body; raise JournalUnreadable when it is damaged, foreign or newer."""
-        advice = "Look at the object, and delete it only when no paid images depend on it."
+        look = "Look at the journal's object, and delete it only when no paid images depend on it"
         try:
             document = json.loads(body)
         except (ValueError, RecursionError):
-            raise JournalUnreadable(f"journal {uri} is damaged: it is not JSON. {advice}") from None
+            raise JournalUnreadable(f"{look}: it is not JSON ({uri}).") from None
         if not isinstance(document, dict) or document.get("format") != FORMAT:
-            raise JournalUnreadable(f"{uri} is not a journal of this package. {advice}")
+            raise JournalUnreadable(f"{look}: it is not of this package ({uri}).")
         if document.get("version") != VERSION:
             raise JournalUnreadable(
-                f"journal {uri} has version {str(document.get('version'))[:20]!r}; this package reads "
-                f"{VERSION}: upgrade airflow-provider-aisa."
+                f"Upgrade airflow-provider-aisa: it reads journals of version {VERSION}, and this one has "
+                f"{str(document.get('version'))[:20]!r} ({uri})."
             )
         try:
             return typed_json.parse(cls, body)._checked()
         except typed_json.Mistyped as e:
-            raise JournalUnreadable(f"journal {uri} is damaged ({e}). {advice}") from None
+            raise JournalUnreadable(f"{look}: it is damaged, {e} ({uri}).") from None
 
     def _checked(self) -> Self:
         """Refuse what no field's type says: a state without what belongs to it."""

@@ -93,8 +93,8 @@ def _after_stored(
         is_anew = policy.on_existing == "regenerate"
         return Step(Action.RETURN, unknown=entry.may_be_billed, is_anew=is_anew, stored=stored)
     raise AlreadyGenerated(
-        "an earlier run has generated these images, and on_existing is 'fail'. Use on_existing='reuse' to "
-        f"return them, or 'regenerate' to pay for new ones. They are: {stored.uris} (journal {uri})."
+        "Use on_existing='reuse' to return the images that exist, or 'regenerate' to pay for new ones: an "
+        f"earlier run has generated them, and on_existing is 'fail'. They are {stored.uris} (journal {uri})."
     )
 
 
@@ -106,9 +106,9 @@ def _after_claim(entry: Entry, *, fingerprint: str, policy: Policy, is_anew: boo
     if not unknown or policy.delivery == "at-least-once" or is_anew:
         return Step(Action.BUY, unknown=unknown)
     raise OutcomeUnknown(
-        "an earlier request was sent and its response never arrived: its images may have been billed, and "
-        "delivery is 'at-most-once'. Look at the usage page of the AIsa console; to buy anew, clear the task "
-        f"with on_existing='regenerate'. Nothing was sent (journal {uri}).",
+        "Look at the usage page of the AIsa console; to buy anew, clear the task with "
+        "on_existing='regenerate'. An earlier request was sent and its response never arrived: its images "
+        f"may have been billed, and delivery is 'at-most-once'. Nothing more was sent (journal {uri}).",
         retryable=False,
         unknown_outcomes=len(unknown),
     )
@@ -121,6 +121,6 @@ def _other_request(entry: Entry, uri: str) -> AisaError:
         step = "Use another key, or on_existing='regenerate' to pay for a new one."
     request = {name: value for name, value in entry.request.items() if name != "prompt"}
     return InvalidRequest(
-        f"idempotency_key {entry.idempotency_key!r} belongs to another request: {request}, or another "
-        f"prompt. {step} Nothing was sent (journal {uri})."
+        f"{step} idempotency_key {entry.idempotency_key!r} belongs to another request: {request}, or another "
+        f"prompt. Nothing was sent (journal {uri})."
     )

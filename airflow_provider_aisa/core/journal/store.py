@@ -111,7 +111,7 @@ class Journal:
             if merged == found.entry:
                 return found
             entry, etag = merged, found.etag
-        raise StorageFailed(f"{self.uri} is being rewritten by others all the time. Try again.")
+        raise StorageFailed(f"Try again: others rewrite the journal all the time ({self.uri}).")
 
     def conditions_hold(self, body: bytes) -> bool:
         """Return whether the store refuses a conditional write when it should, as far as it lets us know.
@@ -151,7 +151,7 @@ class Journal:
                 self._sleep(delay)
             except ConditionFailed:
                 return self._own_write(body)
-        raise StorageFailed(f"{self.uri} is being written by others all the time: S3 says 409. Try again.")
+        raise StorageFailed(f"Try again: others write the journal all the time, S3 says 409 ({self.uri}).")
 
     def _own_write(self, body: bytes) -> str:
         """Tell a lost race from our own write, which was repeated because its answer got lost."""

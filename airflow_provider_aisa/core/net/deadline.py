@@ -48,6 +48,11 @@ class Deadline(float):
                 # Not `SSLSocket.shutdown`, which would let the reader take what follows for plain text.
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
+    def hang_up(self) -> None:
+        """Close the socket that was used last."""
+        if self._socket is not None:
+            self._socket.close()
+
     def arm(self, sock: socket.socket, *, at_most: float = math.inf) -> None:
         """Let the next operation of a socket end in time. Raises TimeoutError when it may not begin."""
         self._socket = sock  # Before the look at the clock: a cancel after that look finds it.

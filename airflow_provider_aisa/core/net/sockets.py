@@ -233,9 +233,11 @@ class _Stream(httpcore.NetworkStream):
     ) -> _Stream | _TlsInTls:
         if isinstance(self._sock, ssl.SSLSocket):
             return _TlsInTls(self, context, server_hostname, deadline)
-        deadline.arm(self._sock, at_most=CONNECT_TIMEOUT)
-        self._sock = context.wrap_socket(self._sock, server_hostname=server_hostname)
-        return _Stream(self._sock, deadline, inspects=self._inspects, layers=self._layers + 1)
+        sock = context.wrap_socket(self._sock, server_hostname=server_hostname, do_handshake_on_connect=False)
+        self._sock = sock
+        deadline.arm(sock, at_most=CONNECT_TIMEOUT)
+        sock.do_handshake()
+        return _Stream(sock, deadline, inspects=self._inspects, layers=self._layers + 1)
 
     @property
     def peer_certificate(self) -> bytes:

@@ -94,7 +94,7 @@ class Transport(httpx.BaseTransport):
             content=request.stream,
             extensions=exchange.extensions(),
         )
-        with exchange.errors_translated():
+        with exchange.errors_translated(), _socks_errors_translated(proxy, exchange.deadline):
             try:
                 response = self._pool(proxy).handle_request(outgoing)
             except TlsRefused as e:
@@ -153,16 +153,31 @@ def _as_httpcore(proxy: Proxy, tls: ssl.SSLContext) -> httpcore.Proxy:
     )
 
 
+@contextmanager
+def _socks_errors_translated(proxy: Proxy | None, deadline: Deadline) -> Iterator[None]:
+    """Do what httpcore leaves undone when a SOCKS proxy fails: hang up, and say what is wrong."""
+    try:
+        yield
+    except Exception as e:
+        if proxy is None or not proxy.is_socks:
+            raise
+        deadline.hang_up()
+        if isinstance(e, (*_ERRORS, httpx.HTTPError)):
+            raise
+        # Nothing was sent: only the proxy's nonsense is no error of httpcore's, and it comes before.
+        raise CannotConnect("the proxy does not speak SOCKS 5 as it should") from None
+
+
 class _Exchange:
     """One request on its way: its deadline, and whether it has begun to leave."""
 
     def __init__(self, deadline: Deadline) -> None:
-        self._deadline = deadline
+        self.deadline = deadline
         self._has_left = False
 
     def extensions(self) -> dict[str, Any]:
         steps = ("connect", "read", "write", "pool")
-        return {"timeout": dict.fromkeys(steps, self._deadline), "trace": self._note}
+        return {"timeout": dict.fromkeys(steps, self.deadline), "trace": self._note}
 
     def _note(self, event: str, info: dict[str, Any]) -> None:
         # A proxy's CONNECT is a request as well, but not ours.

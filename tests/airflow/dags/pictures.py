@@ -60,3 +60,9 @@ with DAG("mapped", schedule=None, params=PARAMS, default_args=AGAIN):
     prompts: Any = task(list_prompts)  # Any: the decorator's type has lost its arguments
     SeedreamGenerateOperator.partial(task_id="generate", deferrable=True).expand(prompt=prompts())
     SeedreamGenerateOperator.partial(task_id="wrong", prompt=ASKED["prompt"]).expand(size=["1x1", "2x2"])
+
+with DAG("elsewhere", schedule=None, params={**PARAMS, "bucket": "images"}, default_args=AGAIN):
+    generate(s3_bucket="{{ params.bucket }}")
+
+with DAG("unconnected", schedule=None, params=PARAMS, default_args=AGAIN):
+    generate(aisa_conn_id="no_such")

@@ -11,7 +11,7 @@ from mypy_boto3_s3 import S3Client
 from airflow_provider_aisa.core.batch.chunks import chunk_file, chunk_list
 from airflow_provider_aisa.core.batch.source import iter_requests
 from airflow_provider_aisa.exceptions import InvalidRequest, StorageFailed
-from tests.core.batch.one_object import URI, client_of
+from tests.core.batch.request_file import URI, client_of
 
 BOM = b"\xef\xbb\xbf"
 
@@ -92,13 +92,17 @@ def test_chunks_are_read_from_a_real_store(s3_client: S3Client, bucket: str) -> 
 
 
 def test_a_missing_file_fails_with_the_next_step(s3_client: S3Client, bucket: str) -> None:
-    with pytest.raises(StorageFailed, match=r"nothing was sent: there is no such file\. Next: correct"):
+    with pytest.raises(
+        StorageFailed, match=r"^Correct the URI of requests, .* there is no such file\. Nothing was sent"
+    ):
         chunk_file(f"s3://{bucket}/no.jsonl", 10, s3_client)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \r\n"])
 def test_a_file_without_requests_is_refused(content: bytes) -> None:
-    assert refusal_of_file(content).startswith(f"{URI} holds no requests.")
+    message = refusal_of_file(content)
+    assert message.startswith("Look at what writes the requests: there are none.")
+    assert message.endswith(f"Nothing was sent ({URI}).")
 
 
 def test_a_chunk_is_not_cut_again() -> None:
@@ -163,10 +167,10 @@ def test_what_is_no_request_is_left_to_the_batch() -> None:
 def test_broken_lines_and_duplicates_are_told_together() -> None:
     message = refusal_of_file(b'"a"\n{"prompt"\n"b"\n"a"\n\xff')
     assert message == (
-        f"{URI} cannot be cut into chunks: line 2 is not JSON: Expecting ':' delimiter, at its character 10; "
-        "line 4 is the same request as line 1; line 5 is not UTF-8, at its byte 1. "
-        "Next: write one JSON object per line; drop one of two such requests, or give each an id and an "
-        "s3_key of its own. Nothing was sent."
+        "Write one JSON object per line; drop one of two such requests, or give each an id and an s3_key of "
+        "its own. These requests cannot be cut into chunks: line 2 is not JSON: Expecting ':' delimiter, at "
+        "its character 10; line 4 is the same request as line 1; line 5 is not UTF-8, at its byte 1. "
+        f"Nothing was sent ({URI})."
     )
 
 
@@ -174,7 +178,7 @@ def test_of_many_wrong_lines_twenty_are_told_and_all_are_counted() -> None:
     message = refusal_of_file(b"\n".join([b"{"] * 1_234))
     assert message.count("is not JSON") == 20
     assert "line 20 is not JSON" in message
-    assert "; and 1,214 more. Next: " in message
+    assert "; and 1,214 more. Nothing was sent" in message
 
 
 def test_a_refusal_never_holds_a_prompt() -> None:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import PurePosixPath
-from typing import Any, cast
+from typing import Any
 
 import boto3
 import pytest
@@ -27,7 +27,7 @@ from airflow_provider_aisa.core.batch.source import (
     split_lines,
 )
 from airflow_provider_aisa.exceptions import InvalidRequest, StorageFailed
-from tests.core.batch.one_object import URI, OneObject, client_of
+from tests.core.batch.request_file import KEY, URI, client_of, store_of
 from tools.ports import find_free_ports
 from tools.seaweedfs import SeaweedFS
 
@@ -78,8 +78,8 @@ def test_a_list_or_the_uri_of_a_file_is_accepted_whatever_is_in_it(requests: obj
 @pytest.mark.parametrize(
     ("requests", "message"),
     [
-        ([], "requests holds no requests. Next: look at what writes it"),
-        ((), "requests holds no requests."),
+        ([], "Look at what writes the requests: there are none."),
+        ((), "Look at what writes the requests: there are none."),
         ({"prompt": "A fox"}, "requests is a dict, not a list: put it into a list"),
         ({"A fox", "A cat"}, "requests is a set, not a list: it has no order"),
         (iter(["A fox"]), "requests is a list_iterator, not a list: it can be read only once"),
@@ -134,7 +134,7 @@ def test_what_can_only_be_iterated_is_a_list_too_but_not_an_empty_one() -> None:
             return iter(self.values)
 
     assert [item.value for item in iter_requests(Lazy("A fox"), client_of(b""))] == ["A fox"]
-    with pytest.raises(InvalidRequest, match="requests holds no requests"):
+    with pytest.raises(InvalidRequest, match=r"^Look at what writes the requests: there are none"):
         iter_requests(Lazy(), client_of(b""))
 
 
@@ -227,7 +227,9 @@ def test_an_error_never_holds_the_text_of_the_line(line: str) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\n", b" \r\n\n", b"\xef\xbb\xbf"])
 def test_a_file_without_requests_is_refused(content: bytes) -> None:
-    with pytest.raises(InvalidRequest, match=r"requests\.jsonl holds no requests\. .*Nothing was sent"):
+    with pytest.raises(
+        InvalidRequest, match=r"there are none\. .*Nothing was sent \(s3://bucket/requests\.jsonl\)"
+    ):
         iter_requests(URI, client_of(content))
 
 
@@ -240,7 +242,7 @@ def test_the_longest_line_is_read() -> None:
 def test_a_longer_line_is_refused_as_no_json_lines_at_all(end: bytes) -> None:
     items = iter_requests(URI, client_of(b'"a"\n"' + b"x" * LONGEST_LINE + b'"' + end))
     assert next(items).value == "a"
-    with pytest.raises(InvalidRequest, match=r"is not JSON Lines: line 2 is longer than .* one JSON object"):
+    with pytest.raises(InvalidRequest, match=r"^Write one JSON object per line: line 2 is longer than"):
         next(items)
 
 
@@ -259,20 +261,21 @@ def test_no_more_of_an_endless_line_is_read_than_it_takes_to_see_that() -> None:
 
 
 def test_a_compressed_file_is_refused_as_that() -> None:
-    with pytest.raises(InvalidRequest, match=r"is compressed with gzip\. Next: store it uncompressed"):
+    with pytest.raises(InvalidRequest, match=r"^Store the file of requests uncompressed: it is a gzip"):
         iter_requests(URI, client_of(gzip.compress(b'"a"\n' * 100)))
 
 
 def test_the_stream_is_closed_when_it_is_read_broken_or_left_alone() -> None:
     content = b'"a"\n' * 3
-    store = OneObject(content)
-    list(iter_requests(URI, cast("S3Client", store)))
-    items = iter_requests(URI, cast("S3Client", store))
+    client, compressed = store_of(content), store_of(gzip.compress(content))
+    list(iter_requests(URI, client.as_boto3()))
+    items = iter_requests(URI, client.as_boto3())
     next(items)
     del items
     with pytest.raises(InvalidRequest):
-        iter_requests(URI, cast("S3Client", OneObject(gzip.compress(content))))
-    assert [body._raw_stream.closed for body in store.bodies] == [True, True]  # type: ignore[attr-defined]  # botocore's body does not tell
+        iter_requests(URI, compressed.as_boto3())
+    bodies = client.bodies + compressed.bodies
+    assert [body._raw_stream.closed for body in bodies] == [True, True, True]  # type: ignore[attr-defined]  # botocore's body does not tell
 
 
 @pytest.mark.parametrize("etag", ['"d41d8cd98f00b204"', '"d41d-12"', 'W/"a&b=c#d e%"', "plain", '"ä"'])
@@ -301,10 +304,10 @@ def test_any_other_fragment_belongs_to_the_key(fragment: str) -> None:
 
 def test_the_lines_of_a_chunk_have_the_numbers_of_the_whole_file() -> None:
     content = b'"a"\n\n"b"\n"c"\nbroken\n"d"\n'
-    store = OneObject(content)
-    chunk = Chunk(first=5, last=19, line=3, etag=store.etag)
+    client = store_of(content)
+    chunk = Chunk(first=5, last=19, line=3, etag=client.store.objects[KEY].etag)
     uri = RequestFile("bucket", "requests.jsonl").chunk_uri(chunk)
-    items = list(iter_requests(uri, cast("S3Client", store)))
+    items = list(iter_requests(uri, client.as_boto3()))
     assert [item.where for item in items] == ["line 3", "line 4", "line 5"]
     assert [item.value for item in items[:2]] == ["b", "c"]
     assert isinstance(items[2].value, InvalidRequest)
@@ -343,8 +346,8 @@ def test_a_chunk_of_a_file_that_has_changed_is_refused_with_the_next_step(
     with pytest.raises(InvalidRequest) as caught:
         iter_requests(CHUNK_URI, client)
     assert str(caught.value) == (
-        "requests s3://bucket/requests.jsonl has changed since it was cut into chunks. Next: cut it again, "
-        "by clearing the task that did, with its downstream tasks. Nothing was sent."
+        "Cut the file again, by clearing the task that did, with its downstream tasks: it has changed since. "
+        "Nothing was sent (s3://bucket/requests.jsonl)."
     )
 
 
@@ -354,7 +357,9 @@ def test_a_store_that_cannot_tell_whether_a_file_has_changed_is_refused(
 ) -> None:
     client, stubber = stubbed
     stubber.add_client_error("get_object", code, http_status_code=status)
-    with pytest.raises(StorageFailed, match="nothing was sent: the store does not know If-Match on reads"):
+    with pytest.raises(
+        StorageFailed, match=r"^Do not cut the file .* this one does not know If-Match on reads"
+    ):
         iter_requests(CHUNK_URI, client)
 
 
@@ -401,7 +406,7 @@ def test_a_chunk_is_read_from_a_real_store_until_the_file_changes(s3_client: S3C
     chunk_uri = file.chunk_uri(Chunk(4, 7, 2, etag))
     assert list(iter_requests(chunk_uri, s3_client)) == [RawRequest("line 2", "b")]
     put(s3_client, bucket, b'"a"\n"x"\n"c"')
-    with pytest.raises(InvalidRequest, match="has changed since it was cut into chunks"):
+    with pytest.raises(InvalidRequest, match="it has changed since"):
         iter_requests(chunk_uri, s3_client)
 
 
@@ -410,14 +415,14 @@ def test_a_missing_file_or_bucket_fails_with_the_next_step(s3_client: S3Client, 
         with pytest.raises(StorageFailed) as caught:
             iter_requests(uri, s3_client)
         assert str(caught.value) == (
-            f"requests {uri} could not be read, so nothing was sent: there is no such {missing}. "
-            "Next: correct the URI, or let the task that writes the file run before this one."
+            "Correct the URI of requests, or let the task that writes the file run before this one: there is "
+            f"no such {missing}. Nothing was sent ({uri})."
         )
         assert caught.value.status == 404
 
 
 def test_an_empty_file_in_a_real_store_is_refused(s3_client: S3Client, bucket: str) -> None:
-    with pytest.raises(InvalidRequest, match="holds no requests"):
+    with pytest.raises(InvalidRequest, match="there are none"):
         iter_requests(put(s3_client, bucket, b""), s3_client)
 
 

@@ -26,7 +26,8 @@ from airflow_provider_aisa.exceptions import (
 from airflow_provider_aisa.sandbox import Fault, FaultKind, Sandbox
 from tests.core.faces import Face
 from tests.core.net import wire
-from tests.support import Clock, make_pacer, make_settings, sandbox_settings
+from tests.fakes.clock import Clock
+from tests.support import make_pacer, make_settings, sandbox_settings
 from tools.ports import find_free_ports
 
 
@@ -132,7 +133,7 @@ def test_a_gateway_that_is_not_there_was_sent_nothing(face: Face) -> None:
         sleep=clock.sleep,
         asleep=clock.asleep,
     )
-    with pytest.raises(GatewayFailed, match="nothing was sent"):
+    with pytest.raises(GatewayFailed, match="Nothing was sent"):
         face.generate(nobody)
     assert len(clock.slept) == 2
 

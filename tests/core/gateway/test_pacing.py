@@ -11,7 +11,8 @@ import pytest
 
 from airflow_provider_aisa.core.gateway.pacing import Pacer, pacer_for
 from airflow_provider_aisa.exceptions import RateLimited
-from tests.support import Clock, make_pacer, make_settings
+from tests.fakes.clock import Clock
+from tests.support import make_pacer, make_settings
 
 PATIENCE = 60.0
 LONG = 30.0  # seconds after which a test that hangs fails; nothing waits for it

@@ -172,8 +172,8 @@ def test_a_prompt_is_sent_as_it_was_written(prompt: str) -> None:
 )
 def test_a_model_of_another_route_is_refused_with_the_route_named(model: str, route: str) -> None:
     message = refusal(ModelNotRouted, model=model)
-    assert message.startswith(f"model '{model}' is served by {route}, not by POST /v1/images/generations")
-    assert SEEDREAM in message
+    assert message.startswith(f"Use AisaHook.request, or another model such as {SEEDREAM}: ")
+    assert message.endswith(f"'{model}' is served by {route}, not by POST /v1/images/generations")
 
 
 @pytest.mark.parametrize("model", ["", " ", None, 4, True])
@@ -248,16 +248,16 @@ def test_a_request_over_its_limit_is_refused_with_both_figures(limit: object) ->
     with pytest.raises(OverBudget) as caught:
         parse(n=3).check_budget(limit, LIST_PRICE)
     assert str(caught.value) == (
-        f"3 image(s) of {SEEDREAM} at 0.040 USD cost 0.120 USD, more than max_cost_usd of {limit} USD: "
-        "ask for fewer images or raise the limit. Nothing was sent."
+        f"Raise max_cost_usd, or ask for fewer images: it is {limit} USD, and 3 image(s) of {SEEDREAM} at "
+        "0.040 USD cost 0.120 USD. Nothing was sent."
     )
 
 
 def test_a_limit_on_an_unknown_price_is_refused_with_where_to_put_the_price() -> None:
     with pytest.raises(OverBudget) as caught:
         parse(model="seedream-9").check_budget("0.5", None)
-    assert "max_cost_usd is 0.5 USD, but the price of model 'seedream-9' is not known" in str(caught.value)
-    assert '"prices": {"seedream-9": 0.04}' in str(caught.value)
+    assert str(caught.value).startswith('Add "prices": {"seedream-9": 0.04} to the AIsa connection')
+    assert "max_cost_usd is 0.5 USD, and the price of model 'seedream-9' is not known" in str(caught.value)
 
 
 def test_without_a_limit_an_unknown_price_passes() -> None:

@@ -25,7 +25,8 @@ from airflow_provider_aisa.core.threads import Stop
 from airflow_provider_aisa.exceptions import ImageLinkExpired, ImageUnavailable, ImageUnusable
 from airflow_provider_aisa.sandbox import Fault, FaultKind, Sandbox
 from airflow_provider_aisa.sandbox.settings import ImageFormat
-from tests.support import Clock, make_pacer, make_settings, sandbox_settings
+from tests.fakes.clock import Clock
+from tests.support import make_pacer, make_settings, sandbox_settings
 
 MIB = 1024 * 1024
 _buffer = io.BytesIO()

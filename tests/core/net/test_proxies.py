@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import sys
 from typing import Any
 
 import pytest
@@ -177,7 +177,7 @@ def test_any_list_of_exceptions_and_any_host_get_an_answer(no_proxy: str, host: 
 def test_a_socks_proxy_without_its_package_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
-    assert importlib.util.find_spec("socksio") is None
+    monkeypatch.setitem(sys.modules, "socksio", None)  # as if it were not installed
     with pytest.raises(InvalidConnection, match=r"pip install 'httpx\[socks\]'") as caught:
         rules(monkeypatch, {"ALL_PROXY": f"{scheme}://user:{PASSWORD}@proxy:1"})
     assert "the proxy proxy:1 speaks SOCKS" in str(caught.value)

@@ -148,6 +148,19 @@ def test_cancelling_a_deadline_ends_the_exchange_at_once() -> None:
         assert type(failure(server.url, transport(), deadline=deadline)) is httpx.ReadTimeout
 
 
+def test_cancelling_ends_a_handshake_as_well() -> None:
+    deadline = Deadline(3600)
+
+    def cancel(server: Server, connection: socket.socket) -> None:
+        connection.recv(1)  # of the client's hello
+        deadline.cancel()
+        server.stopping.wait(30)
+
+    with serve(cancel) as server:
+        url = server.url.replace("http:", "https:")
+        assert type(failure(url, transport(), deadline=deadline)) is CannotConnect
+
+
 class Judge:
     """Refuses the addresses that it was told to; keeps what it saw."""
 
@@ -456,6 +469,58 @@ def test_a_proxys_password_is_in_no_error_repr_or_log() -> None:
     shown = str(lines) + "".join(traceback.format_exception(found)) + repr(rules) + repr(found)
     assert PASSWORD not in shown
     assert "dXNlcjpwcjB4eS1wYTU1" not in shown
+
+
+def socks(target: Server) -> Behaviour:
+    """Return a SOCKS 5 proxy that asks for a password and connects to one server whatever it is asked."""
+
+    def behave(server: Server, connection: socket.socket) -> None:
+        connection.recv(3)
+        connection.sendall(b"\x05\x02")
+        server.received.append(connection.recv(1024))
+        connection.sendall(b"\x01\x00")
+        server.received.append(connection.recv(1024))
+        connection.sendall(b"\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x00")
+        with socket.create_connection(("127.0.0.1", target.port)) as onward:
+            pump(connection, onward)
+
+    return behave
+
+
+@pytest.mark.parametrize("scheme", ["socks5", "socks5h"])
+def test_a_socks_proxy_resolves_the_name_and_its_password_is_in_no_log(
+    authority: Authority, gateway: Server, scheme: str
+) -> None:
+    with listening() as lines, serve(socks(gateway)) as proxy:
+        way = transport(
+            proxies=proxy_to(proxy, scheme), judge=Judge("127.0.0.1"), tls=authority.client_context()
+        )
+        assert get("https://gateway.test/v1", way).text == "hi"
+    assert proxy.received == [
+        b"\x01\x04user\x0a" + PASSWORD.encode(),
+        b"\x05\x01\x00\x03\x0cgateway.test\x01\xbb",
+    ]
+    assert PASSWORD not in str(lines)
+
+
+@pytest.mark.parametrize(
+    "reply", [b"", b"\x05\xff", b"\x05\x00", b"HTTP/1.1 400 evil", b"\x05\x02\x01\x01", b"\x04"]
+)
+def test_a_socks_proxy_that_answers_nonsense_means_that_nothing_was_sent(reply: bytes) -> None:
+    def behave(server: Server, connection: socket.socket) -> None:
+        connection.recv(3)
+        connection.sendall(reply)
+
+    with serve(behave) as proxy:
+        found = failure("https://gateway.test/v1", transport(proxies=proxy_to(proxy, "socks5")))
+    assert type(found) is CannotConnect
+    assert "evil" not in str(found)
+
+
+def test_a_socks_proxy_that_says_nothing_ends_in_time() -> None:
+    with serve(wire.stay_silent) as proxy:
+        way = transport(timeout=SHORT, proxies=proxy_to(proxy, "socks5"))
+        assert type(failure("https://gateway.test/v1", way)) is CannotConnect
 
 
 def test_behind_a_proxy_the_proxys_own_address_is_not_judged(authority: Authority, gateway: Server) -> None:

@@ -50,10 +50,9 @@ def read(response: httpx.Response, request: ImageRequest, *, api_key: str) -> Ge
     request_id = read_request_id(response, body, api_key=api_key)
     if not isinstance(data, list):
         msg = (
-            f"AIsa answered {response.status_code} with {describe(response, api_key=api_key)}"
-            f"{request_note(request_id)} instead of a list of images. They may have been billed; a proxy in "
-            "between may have replaced the response. Look at the usage page of the AIsa console before "
-            "paying again."
+            "Look at the usage page of the AIsa console before paying again: the images may have been "
+            f"billed. AIsa answered {response.status_code} with {describe(response, api_key=api_key)}"
+            f"{request_note(request_id)} instead of a list of images; a proxy may have replaced it."
         )
         raise OutcomeUnknown(msg, status=response.status_code, request_id=request_id)
     entries = [_read_entry(index, entry, api_key) for index, entry in enumerate(data)]

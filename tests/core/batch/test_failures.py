@@ -12,11 +12,10 @@ import pytest
 
 from airflow_provider_aisa.core.batch.plan import Plan
 from airflow_provider_aisa.exceptions import (
-    ImageLinkExpired,
-    ImageUnavailable,
     ItemsFailed,
 )
-from tests.batch.gateway import (
+from tests.core.batch.scene import Scene, items
+from tests.fakes.gateway import (
     CONTENT_REFUSED,
     HTML,
     LOST,
@@ -26,15 +25,14 @@ from tests.batch.gateway import (
     UNAVAILABLE,
     UNREACHABLE,
     Answer,
-    Asked,
-    Gateway,
+    FakeGateway,
+    Post,
     answer_json,
     billed,
     broken,
     images,
     refused,
 )
-from tests.batch.scene import Scene, items
 
 SECRET = "a prompt that nobody else may read"
 
@@ -87,20 +85,20 @@ def test_whatever_one_request_meets_the_others_are_stored_and_its_line_says_what
 
 
 @pytest.mark.parametrize(
-    ("failure", "retryable"),
-    [(ImageUnavailable("the server failed"), True), (ImageLinkExpired("gone"), False)],
+    ("instead", "error", "retryable"),
+    [(500, "ImageUnavailable", True), (403, "ImageLinkExpired", False), (b"<html>", "ImageUnusable", True)],
 )
 def test_an_image_that_cannot_be_fetched_is_its_items_failure_and_stays_paid_for(
-    scene: Scene, failure: Exception, retryable: bool
+    scene: Scene, instead: int | bytes, error: str, retryable: bool
 ) -> None:
-    scene.cdn.script["i1"] = [failure]
+    scene.cdn.script["i1"] = [instead]
 
     with pytest.raises(ItemsFailed) as caught:
         scene.run(items(3))
 
     assert caught.value.retryable is retryable
     line = scene.line("i1")
-    assert (line["status"], line["error"], line["cost_usd"]) == ("failed", type(failure).__name__, 0.04)
+    assert (line["status"], line["error"], line["cost_usd"]) == ("failed", error, 0.04)
     assert line["usage"] == {"generated_images": 1, "output_tokens": 100}
     assert scene.tally.cost_usd == Decimal("0.12")
 
@@ -109,7 +107,7 @@ def test_an_image_that_cannot_be_fetched_is_its_items_failure_and_stays_paid_for
 
 
 def test_the_line_of_an_item_that_lost_one_image_names_those_that_are_stored(scene: Scene) -> None:
-    scene.cdn.script["i0"] = [ImageUnavailable("the server failed")]
+    scene.cdn.script["i0"] = [500]
     scene.run(items(1, n=3), on_item_failure="keep")
     assert len(scene.images) == 2
     assert len(scene.line("i0")["images"]) == 2
@@ -146,9 +144,9 @@ def test_a_batch_with_a_failure_fails_once_all_others_are_stored(scene: Scene) -
         scene.run(items(20))
     [key] = scene.meddler.keys("/manifest-")
     assert str(caught.value) == (
+        "Fix the items that say so; a retry pays only for what is not paid yet. "
         "1 item failed (ContentRefused 1), and on_item_failure is 'fail': 'i0' (ContentRefused). 19 of 20 "
-        f"items are stored, 1 failed, 0 were not sent. Manifest: s3://bucket/{key}. Fix those that say so; a "
-        "retry pays only for what is not paid yet."
+        f"items are stored, 1 failed, 0 were not sent. Manifest: s3://bucket/{key}."
     )
 
 
@@ -259,7 +257,7 @@ def test_a_refused_prompt_is_nowhere_but_where_its_author_wrote_it(
         scene.run([{"id": "sku-1", "prompt": SECRET}])
     assert "'sku-1' (ContentRefused)" in str(caught.value)
     assert (
-        "Item 'sku-1' failed: ContentRefused: the gateway's content policy refused the prompt" in caplog.text
+        "Item 'sku-1' failed: ContentRefused: Change the prompt: the gateway's content policy" in caplog.text
     )
     written = b"".join(found.body for key, found in scene.s3.objects.items() if "/items/" not in key)
     assert SECRET not in str(caught.value) + caplog.text + written.decode()
@@ -273,9 +271,9 @@ def test_a_refused_prompt_is_nowhere_but_where_its_author_wrote_it(
 def test_a_refused_image_is_told_without_the_gateways_words(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(gateway: Gateway, asked: Asked) -> httpx.Response:
+    def refuse(gateway: FakeGateway, post: Post) -> httpx.Response:
         error = {"code": "OutputImageSensitiveContentDetected", "message": f"'{SECRET}' is not allowed"}
-        body = {**gateway.deliver(asked, 1).json(), "data": [{"error": error}]}
+        body = {**gateway.deliver(post, 1).json(), "data": [{"error": error}]}
         return answer_json(200, body)
 
     scene.gateway.otherwise = refuse
@@ -302,8 +300,8 @@ def test_half_a_character_in_the_gateways_words_is_no_reason_to_stop(
 
 
 def test_half_a_character_in_a_paid_response_does_not_lose_what_is_paid_for(scene: Scene) -> None:
-    def answer(gateway: Gateway, asked: Asked) -> httpx.Response:
-        body = gateway.deliver(asked, 1).json()
+    def answer(gateway: FakeGateway, post: Post) -> httpx.Response:
+        body = gateway.deliver(post, 1).json()
         body["data"].append({"error": {"code": "refused", "message": "A fox \ud83d"}})
         body["usage"]["note \ud83d"] = "A fox \ud83d"
         return answer_json(200, body)

@@ -20,7 +20,7 @@ from airflow_provider_aisa.core.batch.spec import BatchSpec
 from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL
 from airflow_provider_aisa.core.job import Job
 from airflow_provider_aisa.exceptions import InvalidRequest
-from tests.batch.scene import items, make_spec
+from tests.core.batch.scene import items, make_spec
 
 SECRET = "a prompt that nobody else may read"
 
@@ -276,7 +276,7 @@ def test_no_refusal_of_a_plan_holds_a_prompt(tmp_path: Path) -> None:
 
 def test_an_item_without_a_known_price_is_refused_when_there_is_a_budget(tmp_path: Path) -> None:
     message = refusal_of(tmp_path, [{"prompt": "a", "model": "new"}], max_cost_usd=Decimal(1))
-    assert "requests[0]: max_cost_usd is 1 USD, but the price of model 'new' is not known" in message
+    assert 'requests[0]: Add "prices": {"new": 0.04} to the AIsa connection' in message
 
 
 def test_a_price_of_the_connection_makes_an_unknown_model_affordable(tmp_path: Path) -> None:

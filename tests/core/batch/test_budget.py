@@ -21,7 +21,7 @@ from airflow_provider_aisa.core.gateway.response import GenerationResponse
 from airflow_provider_aisa.core.images.stored import StoredImage
 from airflow_provider_aisa.core.journal.entry import Buyer, Claim, Entry, EntryState, Stored
 from airflow_provider_aisa.exceptions import OverBudget, StorageFailed
-from tests.batch.scene import OWNER, make_spec
+from tests.core.batch.scene import OWNER, make_spec
 from tests.fakes.meddler import Meddler
 from tests.fakes.s3 import BUCKET, FakeS3
 from tests.fakes.s3_rules import s3_error
@@ -44,13 +44,13 @@ def test_a_refusal_says_what_was_wanted_what_is_spent_and_what_the_limit_is() ->
     with pytest.raises(OverBudget) as caught:
         budget.check(COST, images=2)
     assert str(caught.value) == (
-        "max_cost_usd is 1.00 USD, and 2 image(s) to buy cost 0.08 USD. Earlier requests cost 0.95 USD, or "
-        "may have. Raise the limit, or ask for fewer images. Nothing more was sent."
+        "Raise max_cost_usd, or ask for fewer images: it is 1.00 USD, and 2 image(s) to buy cost 0.08 USD. "
+        "Earlier requests cost 0.95 USD, or may have. Nothing more was sent."
     )
 
 
 def test_a_refusal_before_anything_was_spent_speaks_of_no_earlier_requests() -> None:
-    with pytest.raises(OverBudget, match=r"and 2 image\(s\) to buy cost 0\.08 USD\. Raise the limit, or"):
+    with pytest.raises(OverBudget, match=r"and 2 image\(s\) to buy cost 0\.08 USD\. Nothing more was sent"):
         Budget(CENT).check(COST, images=2)
 
 

@@ -9,19 +9,18 @@ import pytest
 
 from airflow_provider_aisa.core.layout import Owner
 from airflow_provider_aisa.exceptions import (
-    ImageUnavailable,
     ItemsFailed,
     JournalUnreadable,
     OverBudget,
 )
-from tests.batch.gateway import (
+from tests.core.batch.scene import Scene, items
+from tests.fakes.gateway import (
     CONTENT_REFUSED,
     LOST,
     PRICE,
     TIMED_OUT,
     images,
 )
-from tests.batch.scene import Scene, items
 
 
 def test_a_batch_that_costs_more_than_it_may_sends_nothing(scene: Scene) -> None:
@@ -111,7 +110,7 @@ def test_never_more_is_sent_than_the_budget_could_pay_for_if_all_of_it_were_bill
 
 
 def test_what_is_paid_for_is_stored_even_when_the_rest_costs_too_much(scene: Scene) -> None:
-    scene.cdn.script["i0"] = [ImageUnavailable("down")]
+    scene.cdn.script["i0"] = [500]
     with pytest.raises(ItemsFailed):
         scene.run(items(2))
     with pytest.raises(OverBudget):

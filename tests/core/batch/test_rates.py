@@ -9,8 +9,8 @@ import pytest
 
 from airflow_provider_aisa.core.batch.runner import TRANSFERS
 from airflow_provider_aisa.exceptions import RateLimited
-from tests.batch.gateway import RATE_LIMITED, SERVER_ERROR, images, refused
-from tests.batch.scene import PATIENCE, Scene, items, until
+from tests.core.batch.scene import PATIENCE, Scene, items
+from tests.fakes.gateway import RATE_LIMITED, SERVER_ERROR, Post, images, refused
 from tests.fakes.s3 import Manners
 
 
@@ -21,7 +21,7 @@ def test_as_many_requests_are_in_flight_as_the_connection_allows_and_no_more(
     scene.settings = replace(scene.settings, max_concurrency=limit)
     together = threading.Barrier(limit)
 
-    def meet(_prompt: str) -> None:
+    def meet(_post: Post) -> None:
         together.wait(PATIENCE)
 
     scene.gateway.on_request = meet
@@ -32,20 +32,20 @@ def test_as_many_requests_are_in_flight_as_the_connection_allows_and_no_more(
 def test_transfers_overlap_with_the_generations_that_follow(scene: Scene) -> None:
     scene.settings = replace(scene.settings, max_concurrency=1)
     # No image arrives before five others are generated.
-    scene.cdn.before = lambda prompt: until(lambda: len(scene.gateway.sent) > min(int(prompt[1:]) + 5, 19))
+    scene.cdn.is_ready = lambda prompt: len(scene.gateway.sent) > min(int(prompt[1:]) + 5, 19)
     assert scene.run(items(20))["stored"] == 20
 
 
 def test_what_is_paid_for_and_not_stored_yet_does_not_pile_up(scene: Scene) -> None:
     most, limit = 0, 3 * (scene.settings.max_concurrency + TRANSFERS)
 
-    async def slowly(_prompt: str) -> None:
+    def slowly(_prompt: str) -> bool:
         nonlocal most
-        waiting = scene.gateway.bill.total() - len(scene.images)
-        most = max(most, waiting)
-        await until(lambda: scene.gateway.bill.total() >= min(10 + len(scene.images), 300))
+        stored, billed = len(scene.images), scene.gateway.billed
+        most = max(most, billed - stored)
+        return billed >= min(10 + stored, 300)
 
-    scene.cdn.before = slowly
+    scene.cdn.is_ready = slowly
     assert scene.run(items(300))["stored"] == 300
     assert 0 < most <= limit
 
@@ -90,7 +90,7 @@ def test_everyone_waits_when_one_is_told_to(scene: Scene) -> None:
     began = scene.clock.now
     scene.gateway.script["i0"] = [refused(429, "rate_limit_exceeded", retry_after="600")]
     sent_at: list[float] = []
-    scene.gateway.on_request = lambda _prompt: sent_at.append(scene.clock.now - began)
+    scene.gateway.on_request = lambda _post: sent_at.append(scene.clock.now - began)
     scene.run(items(5))
     assert sent_at[0] == 0
     assert min(sent_at[1:]) >= 600

@@ -13,8 +13,13 @@ from airflow_provider_aisa.core.batch import runner
 from airflow_provider_aisa.core.logs import quietly
 from airflow_provider_aisa.core.workbench import TIMING
 from airflow_provider_aisa.exceptions import QuotaExceeded
-from tests.batch.gateway import CONTENT_REFUSED, QUOTA_EXCEEDED, RATE_LIMITED
-from tests.batch.scene import PATIENCE, Scene, block_until, items
+from tests.core.batch.scene import PATIENCE, Scene, block_until, items
+from tests.fakes.gateway import (
+    CONTENT_REFUSED,
+    QUOTA_EXCEEDED,
+    RATE_LIMITED,
+    Post,
+)
 
 PROGRESS = re.compile(r"[\d,]+ of [\d,]+ items done \(")
 CHATTY = [f"airflow_provider_aisa.core.{name}" for name in ("generate", "purchase", "images.transfer")]
@@ -47,7 +52,7 @@ def watcher(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Watcher:
 def test_progress_is_told_again_and_again_while_the_gateway_takes_its_time(
     scene: Scene, watcher: Watcher
 ) -> None:
-    scene.gateway.on_request = lambda prompt: block_until(lambda: len(watcher.seen) >= int(prompt[1:]) / 4)
+    scene.gateway.on_request = lambda post: block_until(lambda: len(watcher.seen) >= int(post.prompt[1:]) / 4)
     assert scene.run(items(21))["stored"] == 21
     assert len(watcher.seen) > 5
 
@@ -66,8 +71,8 @@ def test_progress_counts_what_is_done_failed_reused_and_spent(scene: Scene, watc
     scene.gateway.script["i2"] = [CONTENT_REFUSED]
     scene.gateway.script["i3"] = [RATE_LIMITED]
 
-    def hold(prompt: str) -> None:
-        if prompt in {"i4", "i5"}:
+    def hold(post: Post) -> None:
+        if post.prompt in {"i4", "i5"}:
             block_until(lambda: any("4 of 6 items" in text for text in watcher.seen))
 
     scene.gateway.on_request = hold
@@ -79,7 +84,7 @@ def test_progress_counts_what_is_done_failed_reused_and_spent(scene: Scene, watc
 
 
 def test_metrics_are_told_with_the_progress_and_once_at_the_end(scene: Scene, watcher: Watcher) -> None:
-    scene.gateway.on_request = lambda _prompt: block_until(lambda: len(watcher.seen) >= 2)
+    scene.gateway.on_request = lambda _post: block_until(lambda: len(watcher.seen) >= 2)
     scene.run(items(3))
     assert scene.reports == len(watcher.seen)
     assert (scene.tally.paid_images, scene.tally.failed) == (3, 0)

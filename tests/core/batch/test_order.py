@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_aisa.core.batch.spec import parse_max_concurrency, parse_max_failures
 from airflow_provider_aisa.exceptions import InvalidRequest
-from tests.batch.scene import OWNER, make_spec
+from tests.core.batch.scene import OWNER, make_spec
 
 
 @pytest.mark.parametrize("value", [None, 0, 1, 10, 10**6, 0.0, 0.05, 1.0])

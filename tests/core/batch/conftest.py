@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.batch.scene import Scene
+from tests.core.batch.scene import Scene
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

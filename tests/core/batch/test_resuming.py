@@ -12,11 +12,11 @@ import pytest
 from airflow_provider_aisa.core.batch.runner import TRANSFERS
 from airflow_provider_aisa.core.layout import Owner
 from airflow_provider_aisa.exceptions import (
-    ImageUnavailable,
     ItemsFailed,
     QuotaExceeded,
 )
-from tests.batch.gateway import (
+from tests.core.batch.scene import PATIENCE, Scene, block_until, items, until
+from tests.fakes.gateway import (
     CONTENT_REFUSED,
     LOST,
     QUOTA_EXCEEDED,
@@ -24,9 +24,9 @@ from tests.batch.gateway import (
     TIMED_OUT,
     UNAVAILABLE,
     Answer,
+    Post,
     billed,
 )
-from tests.batch.scene import PATIENCE, Scene, block_until, items, until
 from tests.fakes.s3_rules import s3_error
 
 
@@ -63,7 +63,7 @@ def test_a_retry_of_a_finished_batch_sends_nothing_and_says_the_same(scene: Scen
 
 
 def test_a_retry_fetches_what_is_paid_for_and_not_stored(scene: Scene) -> None:
-    scene.cdn.script = {f"i{number}": [ImageUnavailable("down")] for number in (1, 3)}
+    scene.cdn.script = {f"i{number}": [500] for number in (1, 3)}
     with pytest.raises(ItemsFailed):
         scene.run(items(5))
 
@@ -146,8 +146,8 @@ def test_items_that_another_copy_is_sending_do_not_hold_up_the_others(scene: Sce
     mine = items(claimed + 10)
     free = {item["id"] for item in mine[claimed:]}
 
-    def hold(prompt: str) -> None:
-        if prompt not in free:
+    def hold(post: Post) -> None:
+        if post.prompt not in free:
             block_until(lambda: free <= scene.gateway.bill.keys())
 
     scene.gateway.on_request = hold
@@ -170,8 +170,8 @@ def test_who_waits_for_another_copy_is_not_waited_for_when_the_batch_stops(scene
     scene.gateway.script["mine"] = [QUOTA_EXCEEDED]
     is_over = False
 
-    def hold(prompt: str) -> None:
-        if prompt != "mine":
+    def hold(post: Post) -> None:
+        if post.prompt != "mine":
             block_until(lambda: is_over)
 
     scene.gateway.on_request = hold
@@ -219,7 +219,7 @@ def test_a_batch_that_is_cancelled_records_what_is_being_paid_for(scene: Scene) 
     limit = scene.settings.max_concurrency
     is_cancelled = False
 
-    def hold(_prompt: str) -> None:
+    def hold(_post: Post) -> None:
         block_until(lambda: is_cancelled)
 
     scene.gateway.on_request = hold
@@ -249,8 +249,8 @@ def test_a_batch_that_is_cancelled_records_what_is_being_paid_for(scene: Scene) 
 def test_a_batch_that_is_cancelled_keeps_what_is_stored(scene: Scene) -> None:
     stored = 0
 
-    def hold(prompt: str) -> None:
-        if int(prompt[1:]) >= 20:
+    def hold(post: Post) -> None:
+        if int(post.prompt[1:]) >= 20:
             block_until(lambda: stored >= 20)
 
     scene.gateway.on_request = hold

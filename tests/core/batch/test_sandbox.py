@@ -19,7 +19,7 @@ from airflow_provider_aisa.core.layout import Target
 from airflow_provider_aisa.core.s3.bucket import Bucket
 from airflow_provider_aisa.exceptions import ItemsFailed, QuotaExceeded
 from airflow_provider_aisa.sandbox import Fault, Sandbox
-from tests.batch.scene import make_spec
+from tests.core.batch.scene import make_spec
 from tests.support import sandbox_settings
 
 if TYPE_CHECKING:

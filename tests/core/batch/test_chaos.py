@@ -22,8 +22,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_aisa.exceptions import AisaError, ImageUnavailable, OverBudget
-from tests.batch.gateway import (
+from airflow_provider_aisa.exceptions import AisaError, OverBudget
+from tests.core.batch.scene import PATIENCE, Scene, until
+from tests.fakes.gateway import (
     CONTENT_REFUSED,
     HTML,
     LOST,
@@ -36,12 +37,11 @@ from tests.batch.gateway import (
     UNAVAILABLE,
     UNREACHABLE,
     Answer,
-    Asked,
-    Gateway,
+    FakeGateway,
+    Post,
     billed,
     images,
 )
-from tests.batch.scene import PATIENCE, Scene, until
 from tests.fakes.s3_rules import s3_error
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Chaos:
         self.limit: Decimal | None = None
         if self.slack is not None:
             self.limit = Decimal(str(PRICE)) * (sum(int(str(r["n"])) for r in self.requests) + self.slack)
-        self.gateway = Gateway()
+        self.gateway = FakeGateway()
         self.gateway.otherwise = self._answer
         self.scene = Scene(self.folder, gateway=self.gateway)
 
@@ -166,23 +166,21 @@ class Chaos:
                 raise s3_error("ServiceUnavailable", operation)
 
         scene = replace(self.scene, on_store=before, after_store=after)
-        scene.cdn.before = self._arrive
+        scene.cdn.otherwise = self._arrive
         return scene
 
-    async def _arrive(self, prompt: str) -> None:
-        await asyncio.sleep(0)
-        if self.is_wild and self._dice("cdn", prompt).random() < 0.1:
-            raise ImageUnavailable("the server failed")
+    def _arrive(self, prompt: str) -> int | None:
+        return 500 if self.is_wild and self._dice("cdn", prompt).random() < 0.1 else None
 
     def _fails(self, operation: str, key: str, when: str) -> bool:
         return self.is_wild and self._dice(operation, key, when).random() < 0.01
 
-    def _answer(self, gateway: Gateway, asked: Asked) -> httpx.Response:
+    def _answer(self, gateway: FakeGateway, post: Post) -> httpx.Response:
         weights, answers = zip(*ANSWERS, strict=True)
         answer = images()
         if self.is_wild:
-            [answer] = self._dice("gateway", asked.prompt).choices(answers, weights)
-        return answer(gateway, asked)
+            [answer] = self._dice("gateway", post.prompt).choices(answers, weights)
+        return answer(gateway, post)
 
     def _dice(self, *names: str) -> random.Random:
         with self._lock:

@@ -14,20 +14,20 @@ from airflow_provider_aisa.core.batch.runner import TRANSFERS
 from airflow_provider_aisa.core.s3.bucket import Bucket
 from airflow_provider_aisa.exceptions import (
     AisaError,
-    ImageUnavailable,
     InvalidConnection,
     ItemsFailed,
     KeyRefused,
     QuotaExceeded,
     StorageFailed,
 )
-from tests.batch.gateway import (
+from tests.core.batch.scene import STOPPED, Scene, block_until, items
+from tests.fakes.gateway import (
     LOST,
     QUOTA_EXCEEDED,
     Answer,
+    Post,
     refused,
 )
-from tests.batch.scene import STOPPED, Scene, block_until, items, until
 from tests.fakes.s3_rules import s3_error
 
 if TYPE_CHECKING:
@@ -54,11 +54,11 @@ def test_a_spend_cap_or_a_key_that_is_refused_stops_the_batch_at_the_first_item(
 
     assert type(caught.value) is error
     assert caught.value.retryable is retryable
-    assert str(caught.value).startswith("the batch stopped: AIsa answered ")
-    assert "3 of 100 items are stored, 0 failed, 97 were not sent. Manifest: s3://bucket/" in str(
-        caught.value
-    )
-    assert str(caught.value).endswith("A retry pays only for what is not paid yet.")
+    assert " AIsa answered " in str(caught.value)
+    assert (
+        " The batch stopped, and a retry pays only for what is not paid yet: 3 of 100 items are stored, "
+        "0 failed, 97 were not sent. Manifest: s3://bucket/"
+    ) in str(caught.value)
     assert scene.gateway.sent == ["i0", "i1", "i2", "i3"]
     assert list(scene.statuses().values()) == ["stored"] * 3 + ["not_sent"] * 97
 
@@ -95,12 +95,12 @@ def test_what_is_paid_for_when_the_batch_stops_is_stored_first(
 ) -> None:
     scene.gateway.script["i3"] = [QUOTA_EXCEEDED]
 
-    def after_three(prompt: str) -> None:
-        if prompt == "i3":  # At least three others are billed, and none of them is stored.
+    def after_three(post: Post) -> None:
+        if post.prompt == "i3":  # At least three others are billed, and none of them is stored.
             block_until(lambda: scene.gateway.bill.total() >= 3)
 
     scene.gateway.on_request = after_three
-    scene.cdn.before = lambda _prompt: until(lambda: STOPPED in caplog.messages)
+    scene.cdn.is_ready = lambda _prompt: STOPPED in caplog.messages
 
     with pytest.raises(QuotaExceeded):
         scene.run(items(50))
@@ -116,8 +116,8 @@ def test_what_is_in_flight_when_the_batch_stops_is_waited_for_and_stored(
 ) -> None:
     scene.gateway.script["i3"] = [QUOTA_EXCEEDED]
 
-    def answer_late(prompt: str) -> None:
-        if prompt == "i3":
+    def answer_late(post: Post) -> None:
+        if post.prompt == "i3":
             block_until(lambda: len(scene.gateway.sent) == 4)
         else:
             block_until(lambda: STOPPED in caplog.messages)
@@ -133,8 +133,8 @@ def test_who_waits_for_a_rate_limit_when_the_batch_stops_is_not_waited_for(scene
     scene.gateway.script["i0"] = [refused(429, "rate_limit_exceeded", retry_after="3600")]
     scene.gateway.script["i1"] = [QUOTA_EXCEEDED]
 
-    def first_the_limit(prompt: str) -> None:
-        if prompt == "i1":
+    def first_the_limit(post: Post) -> None:
+        if post.prompt == "i1":
             block_until(lambda: scene.client.rate_limits == 1)
 
     scene.gateway.on_request = first_the_limit
@@ -152,8 +152,8 @@ def test_who_waits_only_after_the_batch_has_stopped_is_not_waited_for_either(
     scene.gateway.script["i0"] = [refused(429, "rate_limit_exceeded", retry_after="3600")]
     scene.gateway.script["i1"] = [QUOTA_EXCEEDED]
 
-    def first_the_stop(prompt: str) -> None:
-        if prompt == "i0":
+    def first_the_stop(post: Post) -> None:
+        if post.prompt == "i0":
             block_until(lambda: STOPPED in caplog.messages)
         else:
             block_until(lambda: "i0" in scene.gateway.sent)
@@ -170,7 +170,7 @@ def test_items_that_earlier_attempts_have_paid_for_are_stored_even_when_nothing_
 ) -> None:
     scene.one_at_a_time()
     for number in range(40):
-        scene.cdn.script[f"i{number}"] = [ImageUnavailable("the server failed")]
+        scene.cdn.script[f"i{number}"] = [500]
     with pytest.raises(ItemsFailed):
         scene.run(items(40))
     assert len(scene.images) == 0
@@ -188,14 +188,14 @@ def test_paid_items_beyond_those_under_way_are_stored_after_a_stop(scene: Scene)
     # The batch stops while it has only begun to look at what earlier attempts have left.
     count = scene.settings.max_concurrency + TRANSFERS + 20
     for number in range(count):
-        scene.cdn.script[f"i{number}"] = [ImageUnavailable("the server failed")]
+        scene.cdn.script[f"i{number}"] = [500]
     scene.gateway.script["lost"] = [LOST]
     lost = [{"id": "lost", "prompt": "lost"}]
     with pytest.raises(ItemsFailed):
         scene.run([*lost, *items(count)])
 
     scene.gateway.otherwise = QUOTA_EXCEEDED
-    scene.cdn.before = lambda _prompt: until(lambda: scene.gateway.sent.count("lost") == 2)
+    scene.cdn.is_ready = lambda _prompt: scene.gateway.sent.count("lost") == 2
     with pytest.raises(QuotaExceeded):
         scene.run([*lost, *items(count)])
     assert len(scene.images) == count
@@ -249,7 +249,9 @@ def test_a_stopped_batch_whose_manifest_cannot_be_written_says_so_and_tells_what
 ) -> None:
     scene.on_store = deny_the_manifest
     scene.gateway.otherwise = QUOTA_EXCEEDED
-    with pytest.raises(QuotaExceeded, match=r"\.jsonl \(not written by this attempt\)\. A retry pays"):
+    with pytest.raises(
+        QuotaExceeded, match=r"The batch stopped, .*\.jsonl \(not written by this attempt\)\.$"
+    ):
         scene.run(items(3))
     [told] = [text for text in caplog.messages if text.startswith("There is no manifest of this attempt: ")]
     assert "S3 says AccessDenied" in told

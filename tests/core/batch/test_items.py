@@ -168,9 +168,9 @@ def test_an_id_that_makes_keys_too_long_is_refused() -> None:
         ({"prompt": SECRET, "n": True}, "n True is not a number of images"),
         ({"prompt": SECRET, "n": 1.5}, "n 1.5 is not a number of images"),
         ({"prompt": SECRET, "model": ""}, "model '' is not a model id"),
-        ({"prompt": SECRET, "s3_key": ""}, "s3_key '' is no key"),
-        ({"prompt": SECRET, "s3_key": "{name}.png"}, "has {name}, which nobody fills in"),
-        ({"prompt": SECRET, "s3_key": 5}, "s3_key 5 is no key"),
+        ({"prompt": SECRET, "s3_key": ""}, "None: s3_key is ''"),
+        ({"prompt": SECRET, "s3_key": "{name}.png"}, "nobody fills in {name}"),
+        ({"prompt": SECRET, "s3_key": 5}, "None: s3_key is 5"),
     ],
 )
 def test_what_is_wrong_with_an_item_is_told_without_its_prompt(raw: object, words: str) -> None:

@@ -14,7 +14,8 @@ from airflow_provider_aisa.exceptions import (
     OverBudget,
     QuotaExceeded,
 )
-from tests.batch.gateway import (
+from tests.core.batch.scene import STOPPED, Scene, block_until, items
+from tests.fakes.gateway import (
     CONTENT_REFUSED,
     HTML,
     LOST,
@@ -24,12 +25,11 @@ from tests.batch.gateway import (
     TIMED_OUT,
     UNREACHABLE,
     Answer,
-    Asked,
-    Gateway,
+    FakeGateway,
+    Post,
     images,
     refused,
 )
-from tests.batch.scene import STOPPED, Scene, block_until, items, until
 
 
 @pytest.mark.parametrize("answer", [UNREACHABLE, SERVER_ERROR])
@@ -57,7 +57,7 @@ def test_a_gateway_that_answers_now_and_then_is_not_down(scene: Scene, between: 
         return states.count("stored") == scene.gateway.bill.total()
 
     if between is not CONTENT_REFUSED:
-        scene.gateway.on_request = lambda _prompt: block_until(all_is_stored)
+        scene.gateway.on_request = lambda _post: block_until(all_is_stored)
     result = scene.run(items(100), on_item_failure="keep")
     assert (len(scene.gateway.sent), result["errors"]["GatewayFailed"]) == (100, 88)
 
@@ -67,7 +67,7 @@ def test_a_slow_download_is_no_sign_of_a_gateway_that_is_down(scene: Scene) -> N
     for number in range(15):
         if number != 6:
             scene.gateway.script[f"i{number}"] = [SERVER_ERROR]
-    scene.cdn.before = lambda _prompt: until(lambda: len(scene.gateway.sent) >= 11)
+    scene.cdn.is_ready = lambda _prompt: len(scene.gateway.sent) >= 11
     result = scene.run(items(15), on_item_failure="keep")
     assert (result["stored"], result["failed"]) == (1, 14)
 
@@ -135,13 +135,10 @@ def test_a_bug_in_one_item_stops_the_sending_stores_what_is_paid_for_and_is_told
 
     scene.cdn.script["i0"] = [BugError("it was impossible")]
 
-    async def after_the_bug(prompt: str) -> None:
-        if prompt == "i0":
-            await until(lambda: scene.gateway.bill.total() >= 3)
-        else:
-            await until(lambda: STOPPED in caplog.messages)
+    def after_the_bug(prompt: str) -> bool:
+        return scene.gateway.billed >= 3 if prompt == "i0" else STOPPED in caplog.messages
 
-    scene.cdn.before = after_the_bug
+    scene.cdn.is_ready = after_the_bug
     with caplog.at_level(logging.INFO), pytest.raises(BugError, match="it was impossible"):
         scene.run(items(100))
 
@@ -163,7 +160,7 @@ def test_an_item_that_is_paid_for_when_it_meets_a_bug_is_not_called_not_sent(sce
 
 
 def test_a_bug_while_a_request_is_sent_is_told_too(scene: Scene) -> None:
-    def bug(_gateway: Gateway, _asked: Asked) -> Any:
+    def bug(_gateway: FakeGateway, _post: Post) -> Any:
         raise ZeroDivisionError
 
     scene.gateway.script["i1"] = [bug]
@@ -190,8 +187,8 @@ def test_of_several_reasons_to_stop_the_first_is_told(scene: Scene, caplog: pyte
     scene.gateway.script["i0"] = [QUOTA_EXCEEDED]
     scene.gateway.otherwise = refused(401, "invalid_api_key")
 
-    def in_turn(prompt: str) -> None:
-        if prompt != "i0":
+    def in_turn(post: Post) -> None:
+        if post.prompt != "i0":
             block_until(lambda: len(scene.gateway.sent) == 4 and "Nothing more is sent" in caplog.text)
 
     scene.gateway.on_request = in_turn

@@ -1,6 +1,6 @@
 """A batch without Airflow and without waiting: a scripted gateway, a store in memory, clocks that only count.
 
-The runner, the pipelines, the journal and the client are the real ones. A test says what the gateway, the
+The runner, the journal, the client and the downloads are the real ones. A test says what the gateway, the
 CDN and the store do, runs attempts of one batch, and looks at the bill.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
@@ -34,8 +34,8 @@ from airflow_provider_aisa.core.journal.steps import Policy
 from airflow_provider_aisa.core.layout import Owner, Target
 from airflow_provider_aisa.core.logs import quietly
 from airflow_provider_aisa.core.workbench import Timing, Workbench
-from tests.batch.gateway import PRICE, Cdn, Gateway
 from tests.fakes.clock import Clock
+from tests.fakes.gateway import PRICE, FakeCdn, FakeGateway
 from tests.fakes.meddler import Meddler
 from tests.fakes.s3 import BUCKET, FakeS3, FakeS3Client, S3Object
 from tests.support import make_pacer, make_settings
@@ -62,7 +62,7 @@ class Scene:
     """One task instance's batch: its gateway, CDN and store outlive the attempts."""
 
     folder: Path
-    gateway: Gateway = field(default_factory=Gateway)
+    gateway: FakeGateway = field(default_factory=FakeGateway)
     s3: FakeS3 = field(default_factory=FakeS3)
     settings: ConnectionSettings = field(
         default_factory=lambda: make_settings(timeout=10.0, max_concurrency=4, max_retries=2)
@@ -85,7 +85,7 @@ class Scene:
     plans: list[Plan] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.cdn = Cdn(self.gateway)
+        self.cdn = FakeCdn(self.gateway)
 
     def run(self, requests: Sequence[object], **spec: Any) -> dict[str, Any]:
         """Run one attempt to its end; `spec` is as of :func:`make_spec`."""
@@ -110,7 +110,7 @@ class Scene:
         self.plans.append(plan)  # A cancelled attempt's threads may still read it.
         bench = Workbench(
             client,
-            cast("Fetcher", self.cdn),
+            Fetcher(lambda: httpx.MockTransport(self.cdn), allow_loopback=False, max_retries=0),
             store.bucket(extra_args=changes.get("s3_extra_args", {})),
             folder,
             Lanes(transfers=TRANSFERS, downloads=DOWNLOADS),

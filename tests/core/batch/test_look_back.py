@@ -10,8 +10,8 @@ import pytest
 
 from airflow_provider_aisa.core.batch.resume import READERS
 from airflow_provider_aisa.exceptions import ItemsFailed, StorageFailed
-from tests.batch.gateway import Asked, Gateway, answer_json, images
-from tests.batch.scene import PATIENCE, Scene, items, make_spec
+from tests.core.batch.scene import PATIENCE, Scene, items, make_spec
+from tests.fakes.gateway import FakeGateway, Post, answer_json, images
 from tests.fakes.s3 import BUCKET
 from tests.fakes.s3_rules import s3_error
 
@@ -289,9 +289,9 @@ def test_an_author_who_keeps_fewer_images_after_all_gets_them_for_nothing(scene:
 
 
 def test_a_response_that_was_billed_and_held_no_image_is_a_failure_in_every_attempt(scene: Scene) -> None:
-    def refuse(gateway: Gateway, asked: Asked) -> httpx.Response:
+    def refuse(gateway: FakeGateway, post: Post) -> httpx.Response:
         error = {"code": "OutputImageSensitiveContentDetected", "message": "words"}
-        return answer_json(200, {**gateway.deliver(asked, 1).json(), "data": [{"error": error}]})
+        return answer_json(200, {**gateway.deliver(post, 1).json(), "data": [{"error": error}]})
 
     scene.gateway.script["i0"] = [refuse]
     for _ in range(3):

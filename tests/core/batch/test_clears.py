@@ -8,9 +8,9 @@ from decimal import Decimal
 
 import pytest
 
-from airflow_provider_aisa.exceptions import ImageUnavailable, ItemsFailed, OverBudget
-from tests.batch.gateway import CONTENT_REFUSED, LOST, UNAVAILABLE
-from tests.batch.scene import OWNER, Scene, items
+from airflow_provider_aisa.exceptions import ItemsFailed, OverBudget
+from tests.core.batch.scene import OWNER, Scene, items
+from tests.fakes.gateway import CONTENT_REFUSED, LOST, UNAVAILABLE
 
 LATER = replace(OWNER, run_id="later")
 
@@ -157,7 +157,7 @@ def test_a_lost_request_that_nobody_repeats_is_told_and_a_refused_one_is_not(sce
 
 
 def test_images_that_are_paid_for_and_not_stored_are_told_with_what_to_do(scene: Scene) -> None:
-    scene.cdn.script["i0"] = [ImageUnavailable("the server failed")]
+    scene.cdn.script["i0"] = [500]
     with pytest.raises(ItemsFailed):
         scene.run(items(1))
 

@@ -1,0 +1,67 @@
+"""One Airflow, one gateway and one Chromium for all tests of this folder. `make test-browser` runs them.
+
+`make screenshots` does, too, and keeps what it sees in docs/images: SCREENSHOTS names the folder.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_provider_aisa.sandbox import Fault, Sandbox
+from tests.browser.pages import Pages
+from tools.airflow_run import StandaloneAirflow
+from tools.browser import Browser
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tools.seaweedfs import SeaweedFS
+
+DAGS = Path(__file__).parent / "dags"
+EXAMPLES = Path(__file__).parents[2] / "dags_examples"
+BUCKET = "my-images"
+
+
+@pytest.fixture(scope="session")
+def gateway() -> Iterator[Sandbox]:
+    with Sandbox(latency=1) as sandbox:
+        sandbox.inject(Fault("content_refused", times=100, prompt="content policy"))
+        yield sandbox
+
+
+@pytest.fixture(scope="session")
+def airflow(
+    gateway: Sandbox, s3_store: SeaweedFS, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[StandaloneAirflow]:
+    """Run Airflow as it comes, but for the Test button, which somebody has to allow."""
+    s3_store.create_bucket(BUCKET)
+    dags = tmp_path_factory.mktemp("dags")
+    for file in (*DAGS.glob("*.py"), *EXAMPLES.glob("*.py")):
+        shutil.copy(file, dags)
+    connections = {"aisa_default": gateway.connection, "aws_default": s3_store.airflow_connection()}
+    config = {"core.test_connection": "Enabled"}
+    home = tmp_path_factory.mktemp("airflow")
+    with StandaloneAirflow(home, dags, connections=connections, config=config) as running:
+        running.wait_until_ready()
+        yield running
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with Browser() as running:
+        yield running
+
+
+@pytest.fixture
+def pages(browser: Browser, airflow: StandaloneAirflow, tmp_path: Path) -> Iterator[Pages]:
+    """Open a window, signed in as the admin. Nothing that it shows may come from another machine."""
+    images = Path(os.environ.get("SCREENSHOTS") or tmp_path)
+    opened = Pages(browser.visit(airflow.url, token=airflow.log_in(airflow.user)), images)
+    yield opened
+    opened.keep("at-the-end") if not os.environ.get("SCREENSHOTS") else None
+    assert opened.visit.foreign == []
