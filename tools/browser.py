@@ -97,6 +97,7 @@ class Browser:
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
+        self._windows: list[BrowserContext] = []
 
     def __enter__(self) -> Self:
         executable = find_chromium()
@@ -109,7 +110,13 @@ class Browser:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close_windows()
         self._stack.close()
+
+    def close_windows(self) -> None:
+        """Close the windows that are open: each takes memory, and its pages go on asking."""
+        while self._windows:
+            self._windows.pop().close()
 
     def visit(
         self,
@@ -134,7 +141,7 @@ class Browser:
             device_scale_factor=scale,
             reduced_motion="reduce",
         )
-        self._stack.callback(context.close)
+        self._windows.append(context)
         context.add_init_script(f"try {{ localStorage.setItem('theme', '{theme}') }} catch {{}}")
         if token is not None:
             context.add_cookies([{"name": TOKEN_COOKIE, "value": token, "url": url}])

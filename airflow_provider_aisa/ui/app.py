@@ -20,6 +20,7 @@ from airflow_provider_aisa.ui import pages
 from airflow_provider_aisa.ui.access import SafeHeaders, readable_dag
 from airflow_provider_aisa.ui.batches import Shelf
 from airflow_provider_aisa.ui.images import small_image, whole_image
+from airflow_provider_aisa.ui.prompts import Prompts
 from airflow_provider_aisa.ui.sources import Find, Sources
 from airflow_provider_aisa.ui.stores import Unavailable
 from airflow_provider_aisa.ui.threads import DATA
@@ -111,6 +112,7 @@ class Gallery:
     def __init__(self) -> None:
         self._shelf = Shelf()
         self._sources = Sources(self._shelf)
+        self._prompts = Prompts()
         self._thumbnails = Thumbnails()
 
     async def run_page(self, *, dag_id: DagId) -> Response:
@@ -143,7 +145,7 @@ class Gallery:
         """Send a run's figures and some of its tiles, or those of one task."""
         part = Part(dag_id, run_id, task_id, _parse_map_index(map_index))
         window = Window(offset, limit, only_task, only_failures)
-        return Json(await DATA.run(lambda: run_view(part, self._shelf, window)))
+        return Json(await DATA.run(lambda: run_view(part, self._shelf, self._prompts, window)))
 
     async def dag(self, *, dag_id: DagId) -> Response:
         """Send a DAG's last runs and what they cost."""

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from airflow_provider_aisa.ui.database import Instance
 from airflow_provider_aisa.ui.lines import Lines, Tally
 from airflow_provider_aisa.ui.notes import FAILURE_KEY
-from airflow_provider_aisa.ui.results import BatchFigures, Failure, Picture, Purchase
+from airflow_provider_aisa.ui.results import BatchFigures, Failure, Picture, Place, Purchase
 from airflow_provider_aisa.ui.sources import Source
 
 #: States of a task instance in which it works, or will by itself.
@@ -185,9 +185,18 @@ class BatchSection:
             self.lines = self.read_lines(self.source)
         line, position = self.lines.tile(number, only_failures=only_failures)
         base = {**_of(self.instance), "item": line.id, "prompt": _prompt(line.prompt)}
+        if line.purchase.records is not None:
+            base["journal_uri"] = line.purchase.records.uri
         if position is not None:
             return base | image_tile(line.purchase, line.purchase.pictures[position])
         return base | failure_tile(line.failure, will_retry=False)
+
+    @property
+    def folder(self) -> Place | None:
+        """The folder of its journal and its manifest."""
+        if self.figures is not None:
+            return self.figures.manifest.folder
+        return self.source.note.folder if self.source.note is not None else None
 
     def add_to(self, figures: Figures) -> None:
         """Add what the batch came to, or has come to so far."""

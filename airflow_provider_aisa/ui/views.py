@@ -18,7 +18,8 @@ from airflow_provider_aisa.ui.database import (
     read_run,
 )
 from airflow_provider_aisa.ui.notes import FAILURE_KEY
-from airflow_provider_aisa.ui.results import BatchFigures, Failure
+from airflow_provider_aisa.ui.prompts import Prompts
+from airflow_provider_aisa.ui.results import BatchFigures, Failure, Place
 from airflow_provider_aisa.ui.sections import AT_WORK, BatchSection, Figures, Section, SingleSection
 from airflow_provider_aisa.ui.sources import Source
 from airflow_provider_aisa.ui.stores import Unavailable
@@ -61,7 +62,7 @@ class Window:
         return section.failures if self.only_failures else section.count
 
 
-def run_view(part: Part, shelf: Shelf, window: Window) -> dict[str, Any]:
+def run_view(part: Part, shelf: Shelf, prompts: Prompts, window: Window) -> dict[str, Any]:
     """Return a run's figures, its tasks and some of its tiles.
 
     :raises Unavailable: there is no such run.
@@ -70,7 +71,7 @@ def run_view(part: Part, shelf: Shelf, window: Window) -> dict[str, Any]:
     if found is None:
         raise Unavailable("There is no such run of this DAG.")
     run, instances = found
-    view = _RunView(run, _in_order(instances), shelf)
+    view = _RunView(run, _in_order(instances), shelf, prompts)
     return view.to_dict(window)
 
 
@@ -90,9 +91,10 @@ def _run_in_short(run: Run, instances: list[Instance]) -> dict[str, Any]:
 
 
 class _RunView:
-    def __init__(self, run: Run, instances: list[Instance], shelf: Shelf) -> None:
+    def __init__(self, run: Run, instances: list[Instance], shelf: Shelf, prompts: Prompts) -> None:
         self._run = run
         self._shelf = shelf
+        self._prompts = prompts
         self._sources = [
             Source.of(_owner(run, instance), instance, instance.batch_fields) for instance in instances
         ]
@@ -140,7 +142,22 @@ class _RunView:
                 tiles.append(_missing(section, str(e)))
             except IndexError:  # The manifest is shorter than the result says.
                 tiles.append(_missing(section, "The manifest does not tell of this image."))
+        self._add_prompts([section for section, _ in wanted], tiles)
         return tiles
+
+    def _add_prompts(self, sections: list[Section], tiles: list[dict[str, Any]]) -> None:
+        """Look up the prompts of the tiles whose manifest has none, for each batch at once."""
+        by_batch: dict[int, tuple[BatchSection, list[tuple[Place, dict[str, Any]]]]] = {}
+        for section, tile in zip(sections, tiles, strict=True):
+            journal = Place.parse(tile.pop("journal_uri", None))
+            if isinstance(section, BatchSection) and journal is not None and tile["prompt"] is None:
+                by_batch.setdefault(id(section), (section, []))[1].append((journal, tile))
+        for section, missing in by_batch.values():
+            folder = section.folder
+            if folder is not None:
+                found = self._prompts.read([journal for journal, _ in missing], folder, section.source.store)
+                for journal, tile in missing:
+                    tile["prompt"] = found.get(journal)
 
     def _wanted(self, window: Window) -> Iterator[tuple[Section, int]]:
         """Yield the sections and numbers of the tiles in a window."""

@@ -282,3 +282,23 @@ def test_chunks_of_a_mapped_batch_follow_each_other(batches: Batches) -> None:
     assert items(batches.data(offset=2)) == [("heron", "image")]
     assert batches.image("heron", map_index=1).status_code == 200
     assert batches.image("heron", map_index=0).status_code == 404
+
+
+def test_finished_batch_shows_the_prompts_that_its_journal_has(batches: Batches) -> None:
+    """The manifest has none, so that refused prompts are nowhere."""
+    batches.add_finished(batches.draw())
+
+    assert [tile["prompt"] for tile in batches.data()["tiles"]] == ["A panda", "A otter", "A heron"]
+
+
+def test_manifest_that_names_the_journal_of_another_task_shows_no_prompt_of_it(batches: Batches) -> None:
+    mine = batches.draw()["manifest_uri"]
+    secret = batches.desk.run_batch([{"id": "panda", "prompt": "Nobody may read this"}], idempotency_key="s")
+    key = mine.partition(f"{batches.world.bucket}/")[2]
+    forged = batches.desk.read(secret["manifest_uri"])
+    batches.world.s3.put_object(Bucket=batches.world.bucket, Key=key, Body=forged)
+    batches.add_finished({**secret, "manifest_uri": mine})
+    [tile] = batches.data()["tiles"]
+
+    assert tile["item"] == "panda"
+    assert tile["prompt"] is None

@@ -9,17 +9,20 @@ export const isTab = window.parent !== window;
 // Frames of Airflow 3.1 may not download; a window of its own may.
 export const mayDownload = !isTab || Boolean(window.frameElement?.sandbox.contains("allow-downloads"));
 
+// As Airflow's router writes them: a tab is highlighted only when its address is the same to the letter.
+const segment = (id) => encodeURIComponent(id).replace(/%(3A|2B|40)/g, decodeURIComponent);
+
 export function taskPath(dagId, runId, taskId, mapIndex) {
-  const path = `${runPath(dagId, runId)}/tasks/${encodeURIComponent(taskId)}`;
+  const path = `${runPath(dagId, runId)}/tasks/${segment(taskId)}`;
   return mapIndex >= 0 ? `${path}/mapped/${mapIndex}` : path;
 }
 
 export function runPath(dagId, runId) {
-  return `${dagPath(dagId)}/runs/${encodeURIComponent(runId)}`;
+  return `${dagPath(dagId)}/runs/${segment(runId)}`;
 }
 
 export function dagPath(dagId) {
-  return `${base}/dags/${encodeURIComponent(dagId)}`;
+  return `${base}/dags/${segment(dagId)}`;
 }
 
 // The tab of a run that shows this gallery.

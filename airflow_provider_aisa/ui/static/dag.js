@@ -34,7 +34,7 @@ function sumOf(some) {
 }
 
 function drawTitle() {
-  title.replaceChildren(figuresLine(sumOf(runs), `Last ${count(runs.length, "run")}: `));
+  title.replaceChildren(figuresLine(sumOf(runs), runs.length === 1 ? "Last run: " : `Last ${count(runs.length, "run")}: `));
 }
 
 // The chart.

@@ -96,7 +96,7 @@ function drawProgress({ progress: batches }) {
     const name = [batch.task_id, batch.label].filter((word) => word).join(" · ");
     const words = [`${batch.stored.toLocaleString("en")} of ${count(batch.items, "item")} stored`];
     if (batch.in_flight) words.push(`${batch.in_flight} under way`);
-    if (batch.per_minute) words.push(`${batch.per_minute} per minute`);
+    if (batch.per_minute) words.push(`${batch.per_minute < 10 ? batch.per_minute : Math.round(batch.per_minute)} per minute`);
     if (batch.seconds_left !== null) words.push(`${duration(batch.seconds_left)} left`);
     if (batch.unread) words.push(`${batch.unread.toLocaleString("en")} more are being looked up`);
     const bar = h("progress", { max: batch.items || 1, value: batch.stored, "aria-label": `Progress of ${name}` });
@@ -116,7 +116,7 @@ function emptyWords({ run, tasks, total }) {
   if (total > 0) return null;
   if (chosen.only_failures) return ["No failures.", "Every image that was asked for is here."];
   const areOurs = tasks.some((task) => task.is_ours);
-  const isAtWork = !run.is_over || tasks.some((task) => task.is_at_work);
+  const isAtWork = (!part.task_id && !run.is_over) || tasks.some((task) => task.is_at_work);
   if (areOurs && isAtWork) return ["Nothing yet.", "Images appear here as soon as they are stored."];
   if (areOurs) return ["No images.", "The tasks of this run have stored none: the log of each says why."];
   if (part.task_id && !tasks.length) return ["No such task in this run.", "It may not have been scheduled yet."];

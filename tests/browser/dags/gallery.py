@@ -30,6 +30,10 @@ THINGS = (
 GROUNDS = ("on an oak table", "on white marble", "against terracotta", "in soft window light", "on raw linen")
 
 
+#: All images are in this bucket.
+TO = {"s3_bucket": "my-images"}
+
+
 def motifs() -> list[str]:
     return list(MOTIFS)
 
@@ -38,7 +42,8 @@ def products(params: dict[str, Any]) -> list[dict[str, str]]:
     return [
         {
             "id": f"sku-{number:04d}",
-            "prompt": f"{THINGS[number % 6]} {GROUNDS[number % 5]}, product photograph, no. {number}",
+            "prompt": f"{THINGS[number % 6]} {GROUNDS[number % 5]}, product photograph, no. {number}"
+            + (" against the content policy" if number == 7 else ""),
         }
         for number in range(params["items"])
     ]
@@ -53,7 +58,7 @@ def count() -> int:
     return 3
 
 
-with DAG("postcards", schedule=None, description="Postcards of animals"):
+with DAG("postcards", schedule=None, description="Postcards of animals", default_args=TO):
     cover = SeedreamGenerateOperator(
         task_id="cover",
         prompt="A harbour town seen from the sea at dawn, linocut, warm palette",
@@ -62,16 +67,18 @@ with DAG("postcards", schedule=None, description="Postcards of animals"):
     )
     prompts: Any = task(motifs)
     SeedreamGenerateOperator.partial(task_id="motif", size="2560x1440").expand(prompt=prompts())
-    SeedreamGenerateOperator(task_id="refused", prompt="A refused thing", size="1920x1920")
+    SeedreamGenerateOperator(
+        task_id="refused", prompt="Something against the content policy", size="1920x1920"
+    )
     task(count)()
     show: Any = task(body)
     ApprovalOperator(task_id="approve", subject="Publish?", body=show(cover.output))
 
-with DAG("catalogue", schedule=None, params={"items": 12}, description="Product shots"):
+with DAG("catalogue", schedule=None, params={"items": 12}, description="Product shots", default_args=TO):
     listed: Any = task(products)
     SeedreamBatchOperator(
         task_id="shots", requests=listed(), size="1920x1920", max_concurrency=4, on_item_failure="keep"
     )
 
-with DAG("secret_project", schedule=None):
+with DAG("secret_project", schedule=None, default_args=TO):
     SeedreamGenerateOperator(task_id="cover", prompt="Nobody may read this", size="1920x1920")
