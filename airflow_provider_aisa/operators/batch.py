@@ -23,7 +23,7 @@ from airflow_provider_aisa.core.threads import in_background, run_apart
 from airflow_provider_aisa.exceptions import InvalidRequest
 from airflow_provider_aisa.hooks.aisa import AisaHook
 from airflow_provider_aisa.labels import label_of_requests
-from airflow_provider_aisa.links import ImagesLink, JournalLink, ManifestLink
+from airflow_provider_aisa.links import GalleryLink, ImagesLink, JournalLink, ManifestLink
 from airflow_provider_aisa.metrics import BatchMetrics
 from airflow_provider_aisa.operators.base import (
     AisaOperator,
@@ -104,7 +104,12 @@ class SeedreamBatchOperator(AisaOperator):
 
     template_fields_renderers: ClassVar[dict[str, str]] = {"requests": "json"}
     custom_operator_name = "Seedream batch"
-    operator_extra_links: Collection[BaseOperatorLink] = (ImagesLink(), ManifestLink(), JournalLink())
+    operator_extra_links: Collection[BaseOperatorLink] = (
+        GalleryLink(),
+        ImagesLink(),
+        ManifestLink(),
+        JournalLink(),
+    )
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow.providers.common.compat.sdk import AirflowPlugin
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
 
-from airflow_provider_aisa.ui.links import PREFIX
+from airflow_provider_aisa.ui.links import PREFIX, TASK_TAB
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -34,13 +34,8 @@ class GalleryApp:
         await _app()(scope, receive, send)
 
 
-def _view(destination: str, href: str) -> dict[str, Any]:
-    return {
-        "name": "Images",
-        "destination": destination,
-        "href": href,
-        "url_route": "images" if destination == "dag" else f"images-{destination.replace('_', '-')}",
-    }
+def _view(destination: str, url_route: str, href: str) -> dict[str, Any]:
+    return {"name": "Images", "destination": destination, "href": href, "url_route": url_route}
 
 
 class AisaPlugin(AirflowPlugin):
@@ -51,7 +46,7 @@ class AisaPlugin(AirflowPlugin):
     if AIRFLOW_V_3_1_PLUS:
         fastapi_apps: list[Any] = [{"app": GalleryApp(), "url_prefix": f"/{PREFIX}", "name": "AIsa gallery"}]
         external_views: list[Any] = [
-            _view("dag", f"{PREFIX}/dag?dag_id={{DAG_ID}}"),
-            _view("dag_run", _RUN),
-            _view("task_instance", f"{_RUN}&task_id={{TASK_ID}}&map_index={{MAP_INDEX}}"),
+            _view("dag", "images", f"{PREFIX}/dag?dag_id={{DAG_ID}}"),
+            _view("dag_run", "images-dag-run", _RUN),
+            _view("task_instance", TASK_TAB, f"{_RUN}&task_id={{TASK_ID}}&map_index={{MAP_INDEX}}"),
         ]

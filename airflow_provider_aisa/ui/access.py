@@ -25,15 +25,27 @@ PAGE_POLICY: Final = (
 _DATA_POLICY: Final = "default-src 'none'; frame-ancestors 'self'; sandbox"
 
 
-def readable_dag(
-    request: Request, user: GetUserDep, dag_id: Annotated[str, Query(min_length=1, max_length=_LONGEST_ID)]
-) -> str:
+_DagId = Annotated[str, Query(min_length=1, max_length=_LONGEST_ID)]
+
+
+def readable_dag(request: Request, user: GetUserDep, dag_id: _DagId) -> str:
     """Return the DAG that a request is about, which its user may read. 401, 403 or 404 otherwise."""
     if dag_id == _ALL_DAGS:
         raise HTTPException(404, "There is no such DAG.")
     for entity in _NEEDED:
         requires_access_dag("GET", entity, dag_id)(request, user)
     return dag_id
+
+
+def page_status(request: Request, user: GetUserDep, dag_id: _DagId) -> int:
+    """Return 200, or 403 of a DAG that the user may not read: an empty page whose script says so in words."""
+    try:
+        readable_dag(request, user, dag_id)
+    except HTTPException as e:
+        if e.status_code == 403:
+            return 403
+        raise
+    return 200
 
 
 class SafeHeaders:

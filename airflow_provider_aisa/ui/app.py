@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 
 from airflow_provider_aisa.core.layout import Owner
 from airflow_provider_aisa.ui import pages
-from airflow_provider_aisa.ui.access import SafeHeaders, readable_dag
+from airflow_provider_aisa.ui.access import SafeHeaders, page_status, readable_dag
 from airflow_provider_aisa.ui.batches import Shelf
 from airflow_provider_aisa.ui.images import small_image, whole_image
 from airflow_provider_aisa.ui.prompts import Prompts
@@ -31,6 +31,7 @@ _LONGEST: Final = 250  # characters of an id of Airflow's
 _LONGEST_ITEM: Final = 500
 
 DagId = Annotated[str, Depends(readable_dag)]
+PageStatus = Annotated[int, Depends(page_status)]
 Id = Annotated[str, Query(min_length=1, max_length=_LONGEST)]
 MapIndex = Annotated[str, Query(max_length=20)]
 
@@ -115,15 +116,13 @@ class Gallery:
         self._prompts = Prompts()
         self._thumbnails = Thumbnails()
 
-    async def run_page(self, *, dag_id: DagId) -> Response:
+    async def run_page(self, *, status: PageStatus) -> Response:
         """Send the page of a run, or of one of its tasks."""
-        del dag_id
-        return pages.page("run.js")
+        return pages.page("run.js", status=status)
 
-    async def dag_page(self, *, dag_id: DagId) -> Response:
+    async def dag_page(self, *, status: PageStatus) -> Response:
         """Send the page of a DAG."""
-        del dag_id
-        return pages.page("dag.js")
+        return pages.page("dag.js", status=status)
 
     async def static(self, *, version: str, name: str) -> Response:
         """Send a script or a style. Its version is there for the browser's cache only."""

@@ -32,10 +32,10 @@ _FRAME: Final = f"""<!doctype html>
 """
 
 
-def page(script: str) -> Response:
-    """Return a page that runs one of the scripts."""
+def page(script: str, *, status: int = 200) -> Response:
+    """Return a page that runs one of the scripts; it knows nothing of what the script will be told."""
     headers = {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "private, no-cache"}
-    return HTMLResponse(_FRAME.replace("{script}", script), headers=headers)
+    return HTMLResponse(_FRAME.replace("{script}", script), status_code=status, headers=headers)
 
 
 def static_file(name: str) -> Response:

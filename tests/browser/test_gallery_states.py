@@ -106,7 +106,7 @@ def test_human_in_the_loop_task_shows_the_images_that_it_asks_about(place: Place
     run = quote(place.postcards, safe="")
     visit.page.goto(f"{visit.origin}/dags/postcards/runs/{run}/tasks/approve/required_actions")
     visit.page.wait_for_function(
-        "() => [...document.querySelectorAll('img[alt^=\"image \"]')]"
+        "() => [...document.querySelectorAll('img[alt^=\"Image \"]')]"
         ".filter((image) => image.naturalWidth > 0).length === 4"
     )
     visit.screenshot(place.images / "gallery-choice.png")

@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from airflow_provider_aisa.ui.links import image_url, image_urls
+from airflow_provider_aisa.ui.links import image_url, task_path
 
 
 def query_of(url: str) -> dict[str, str]:
@@ -14,16 +14,27 @@ def query_of(url: str) -> dict[str, str]:
 
 
 def test_an_address_names_who_made_the_image_and_never_where_it_is() -> None:
-    result = {
-        "images": [{"index": index, "key": "secret/key", "sha256": str(index) * 64} for index in (0, 1)]
-    }
-    urls = image_urls(result, dag_id="d", run_id="r", task_id="t", map_index=3)
+    url = image_url("d", "r", "t", map_index=3, index=1, sha256="1" * 64, is_small=True)
 
-    expected = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": "3"}
-    assert [query_of(url) for url in urls] == [
-        {**expected, "index": "0", "v": "0" * 16},
-        {**expected, "index": "1", "v": "1" * 16},
-    ]
+    assert url.startswith("aisa/thumbnail?")
+    assert query_of(url) == {
+        "dag_id": "d",
+        "run_id": "r",
+        "task_id": "t",
+        "map_index": "3",
+        "index": "1",
+        "v": "1" * 16,
+    }
+
+
+def test_the_path_of_a_tab_is_that_of_airflows_own_router() -> None:
+    """It highlights a tab only when its address is the same to the letter."""
+    path = task_path("d", "manual__2026-11-25T08:55:25+00:00", "t", 2)
+
+    assert (
+        path == "/dags/d/runs/manual__2026-11-25T08:55:25+00:00/tasks/t/mapped/2/plugin/images-task-instance"
+    )
+    assert task_path("d", "a/b", "t") == "/dags/d/runs/a%2Fb/tasks/t/plugin/images-task-instance"
 
 
 def test_an_address_is_relative_so_that_it_works_behind_any_base_url() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import DAG, task
 
+from airflow_provider_aisa.choosing import choices
 from airflow_provider_aisa.operators.batch import SeedreamBatchOperator
 from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
-from airflow_provider_aisa.ui.links import image_urls
 
 MOTIFS = (
     "A red panda reading a map on a mountain pass, watercolour, morning light",
@@ -49,11 +49,6 @@ def products(params: dict[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def body(result: Any, ti: Any = None) -> str:
-    urls = image_urls(result, dag_id=ti.dag_id, run_id=ti.run_id, task_id="cover")
-    return " ".join(f"![image {number}]({url})" for number, url in enumerate(urls))
-
-
 def count() -> int:
     return 3
 
@@ -71,7 +66,7 @@ with DAG("postcards", schedule=None, description="Postcards of animals", default
         task_id="refused", prompt="Something against the content policy", size="1920x1920"
     )
     task(count)()
-    show: Any = task(body)
+    show: Any = task(choices)
     ApprovalOperator(task_id="approve", subject="Publish?", body=show(cover.output))
 
 with DAG("catalogue", schedule=None, params={"items": 12}, description="Product shots", default_args=TO):
