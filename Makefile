@@ -45,8 +45,9 @@ lint: install  ## style and types
 test-browser: install  ## Airflow's pages in a headless Chromium, which has to be there (Debian: chromium)
 	$(BIN)/python -m pytest tests/browser
 
-screenshots: install  ## the pictures of docs/images, made by the same tests
-	SCREENSHOTS=$(CURDIR)/docs/images $(BIN)/python -m pytest tests/browser
+screenshots: install  ## what the same tests see, in build/screenshots; those that docs/images has are renewed
+	SCREENSHOTS=$(CURDIR)/build/screenshots $(BIN)/python -m pytest tests/browser
+	for picture in docs/images/*.png; do cp build/screenshots/$${picture##*/} $$picture || exit; done
 
 docs: install  ## the docs as a site in build/site; a warning is an error
 	@$(BIN)/python -m tools.docs

@@ -8,6 +8,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import Any, Final
 
 from airflow.providers.common.compat.sdk import get_current_context
@@ -17,7 +18,7 @@ from airflow_provider_aisa.exceptions import InvalidRequest
 from airflow_provider_aisa.ui.links import image_url
 
 _MARKDOWN: Final = re.compile(r"([\\`*_{}\[\]()#+!|<>~-])")
-_IN_A_ROW: Final = 4
+_MOST_IN_A_ROW: Final = 3  # Airflow shows images 300 pixels wide, and a tab is about 1,000
 
 
 def options(images: int) -> list[str]:
@@ -55,9 +56,10 @@ def choices(result: Mapping[str, Any], *, aws_conn_id: str | None = "aws_default
         f"![{name}]({image_url(**maker, index=image['index'], sha256=image['sha256'], is_small=True)})"
         for name, image in zip(names, result["images"], strict=True)
     ]
+    in_a_row = ceil(len(names) / ceil(len(names) / _MOST_IN_A_ROW))
     return "\n\n".join(
-        _table([row[first : first + _IN_A_ROW] for row in (names, pictures, links)])
-        for first in range(0, len(names), _IN_A_ROW)
+        _table([row[first : first + in_a_row] for row in (names, pictures, links)])
+        for first in range(0, len(names), in_a_row)
     )
 
 

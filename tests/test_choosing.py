@@ -97,12 +97,13 @@ def test_images_of_a_task_before_are_shown_by_the_gallery(
     assert links.startswith(f"| [0.png]({desk.store.endpoint_url}/{desk.bucket}/")
 
 
-def test_many_images_are_shown_in_rows_of_four(desk: Desk, ran: dict[tuple[str, int], Any]) -> None:
-    result = ran["generate", -1] = desk.run(n=6)
+@pytest.mark.parametrize(("images", "rows"), [(1, [1]), (3, [3]), (4, [2, 2]), (7, [3, 3, 1])])
+def test_images_are_shown_in_rows_that_fit_a_tab(
+    desk: Desk, ran: dict[tuple[str, int], Any], images: int, rows: list[int]
+) -> None:
+    result = ran["generate", -1] = desk.run(n=images)
 
-    rows = choices(result).split("\n\n")
-
-    assert [row.count("![") for row in rows] == [4, 2]
+    assert [row.count("![") for row in choices(result).split("\n\n")] == rows
 
 
 def test_result_of_another_run_is_shown_as_links(desk: Desk, ran: dict[tuple[str, int], Any]) -> None:

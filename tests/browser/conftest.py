@@ -1,6 +1,6 @@
 """One Airflow, one gateway and one Chromium for all tests of this folder. `make test-browser` runs them.
 
-`make screenshots` does, too, and keeps what it sees in docs/images: SCREENSHOTS names the folder.
+`make screenshots` does, too, and keeps what it sees: SCREENSHOTS names the folder.
 """
 
 from __future__ import annotations

@@ -77,6 +77,17 @@ def test_task_with_four_images_shows_them_side_by_side(place: Place, theme: Them
     assert len(set(found)) == 1
 
 
+def test_page_of_a_task_links_to_its_gallery(place: Place) -> None:
+    """Airflow highlights the tab only when the link's address is what its own router writes."""
+    visit = place.visit()
+    visit.page.goto(f"{visit.origin}/dags/postcards/runs/{place.postcards}/tasks/cover/details")
+    visit.page.get_by_role("link", name="Gallery").click()
+    visit.page.wait_for_url("**/tasks/cover/plugin/images-task-instance")
+
+    tab = visit.page.get_by_role("link", name="Images", exact=True)
+    assert "active" in str(tab.get_attribute("class"))
+
+
 def test_task_of_others_says_so(place: Place) -> None:
     look = place.look_at_task("count")
     look.keep("gallery-foreign")
