@@ -38,15 +38,25 @@ class Prompts:
         own = {one for one in journals if one.bucket == folder.bucket and one.key.startswith(folder.key)}
         with self._lock:
             missing = [one for one in own if one not in self._kept]
-        wait([self._pool.submit(self._read, one, store) for one in missing], timeout=_PATIENCE)
+        _, late = wait([self._pool.submit(self._read, one, store) for one in missing], timeout=_PATIENCE)
+        for future in late:  # Nobody waits for these any more, and the next page should not have to.
+            future.cancel()
         with self._lock:
             found = {one: self._kept.get(one) for one in own}
         return {one: prompt for one, prompt in found.items() if prompt is not None}
 
+    def close(self) -> None:
+        """Wait for what is being read."""
+        self._pool.shutdown()
+
     def _read(self, journal: Place, store: Store) -> None:
         try:
             entry = as_mapping(json.loads(store.read(journal, what="journal", limit=_LARGEST_ENTRY)))
-        except (Unavailable, ValueError, RecursionError):
+        except Unavailable as e:
+            if e.status != 404:  # Perhaps S3 answers the next time.
+                return
+            entry = None
+        except (ValueError, RecursionError):
             entry = None
         request = as_mapping(entry.get("request")) if entry else None
         with self._lock:

@@ -57,6 +57,12 @@ class Look:
         """Keep what is on the screen."""
         self.visit.screenshot(self.images / f"{name}.png")
 
+    def keep_both(self, name: str) -> None:
+        """Keep what is on the screen, light and then dark."""
+        self.keep(f"{name}-light")
+        self.turn_dark()
+        self.keep(f"{name}-dark")
+
     def press(self, key: str) -> None:
         self.visit.page.keyboard.press(key)
 
@@ -86,6 +92,11 @@ class Look:
     def colours(self) -> tuple[dict[str, str], dict[str, str]]:
         """Return the colours of the gallery, and those of Airflow's page around it, as both are drawn."""
         return self.frame.evaluate(_COLOURS_OF_GALLERY), self.visit.page.evaluate(_COLOURS_OF_AIRFLOW)
+
+    def turn_dark(self) -> None:
+        """Let Airflow turn dark as its button does, and wait until the gallery has followed."""
+        self.visit.page.evaluate("() => { document.documentElement.className = 'dark' }")
+        self.wait_until("() => document.documentElement.classList.contains('dark')")
 
     def watch_shifts(self) -> None:
         """Begin to note what moves without a person's doing."""
@@ -160,11 +171,11 @@ class Place:
 
     def look_at_run(self, dag_id: str, run_id: str, visit: Visit | None = None) -> Look:
         """Open the tab of a run."""
-        return self.look(f"/dags/{dag_id}/runs/{quote(run_id, safe='')}/plugin/images-dag-run", visit)
+        return self.look(f"/dags/{dag_id}/runs/{quote(run_id, safe=':+')}/plugin/images-dag-run", visit)
 
     def look_at_task(self, task: str, visit: Visit | None = None) -> Look:
         """Open the tab of a task instance of the postcards."""
-        run = quote(self.postcards, safe="")
+        run = quote(self.postcards, safe=":+")
         return self.look(f"/dags/postcards/runs/{run}/tasks/{task}/plugin/images-task-instance", visit)
 
     def look_at_page(self, dag_id: str, run_id: str, visit: Visit) -> Look:
