@@ -36,11 +36,14 @@ IN_FLIGHT: Final = 20
 DRAWN: Final = 1_800.0  # seconds that the batch may take
 LOOKS: Final = 20  # requests for the page's data, for the median
 SCREENS_EVERY: Final = 0.4  # seconds between two turns of the wheel
+LOOKED_AT: Final = 10  # one of so many windows full is looked at until its pictures are there
+FIRST: Final = 6  # pictures: a row
 
 MOST_PAGE: Final = 0.3  # seconds
 MOST_FIRST: Final = 2.0  # seconds
 MOST_MEMORY: Final = 300  # MiB
 
+_DRAWN: Final = "(n) => [...document.images].filter((image) => image.naturalWidth > 0).length >= n"
 _IN_VIEW: Final = """() => {
     const images = [...document.querySelectorAll(".cell img")].filter((image) => {
         const { top, bottom } = image.getBoundingClientRect();
@@ -89,12 +92,14 @@ def main(runs: int) -> Table:
             pages = [_open(browser, airflow.url, token, run_id) for _ in range(runs + 1)]
             thumbnails, scrolled = _scroll(browser, airflow.url, token, run_id)
     grown = memory.peak - memory.before
-    opened = median(pages[1:])
+    first_ones, all_ones = (median(page[which] for page in pages[1:]) for which in (0, 1))
     rows = [
         ("the page's data, first request of all", f"{first:.2f} s"),
         ("the page's data, median", f"{median(looks):.3f} s"),
-        ("all pictures in view, thumbnails not made yet", f"{pages[0]:.2f} s"),
-        ("all pictures in view, thumbnails made", f"{opened:.2f} s"),
+        ("first row of pictures, thumbnails not made yet", f"{pages[0][0]:.2f} s"),
+        ("all pictures in view, thumbnails not made yet", f"{pages[0][1]:.2f} s"),
+        ("first row of pictures, thumbnails made", f"{first_ones:.2f} s"),
+        ("all pictures in view, thumbnails made", f"{all_ones:.2f} s"),
         (f"scrolling through to the end, {thumbnails:,} thumbnails sent", f"{scrolled:.0f} s"),
         ("API server before", f"{memory.before:.0f} MiB"),
         ("API server, peak", f"{memory.peak:.0f} MiB"),
@@ -107,8 +112,9 @@ def main(runs: int) -> Table:
             f"2048 x 2048, drawn by the sandbox and padded, in {seconds:.0f} s with {IN_FLIGHT} in flight.",
             "A window of 1440 x 900 on the same machine. Airflow, S3 store and browser share the cores.",
             f"The wheel turns by a window every {SCREENS_EVERY} s.",
+            f"At one window of {LOOKED_AT} it rests until all pictures are there.",
             verdict(f"the request for the page under {MOST_PAGE} s", met=median(looks) < MOST_PAGE),
-            verdict(f"the first pictures in under {MOST_FIRST:.0f} s", met=opened < MOST_FIRST),
+            verdict(f"the first pictures in under {MOST_FIRST:.0f} s", met=first_ones < MOST_FIRST),
             verdict(f"at most {MOST_MEMORY} MiB more in the API server", met=grown <= MOST_MEMORY),
         ),
     )
@@ -159,32 +165,39 @@ def _ask(url: str, token: str, run_id: str, looks: int) -> tuple[float, list[flo
     return taken[0], taken[1:]
 
 
-def _open(browser: Browser, url: str, token: str, run_id: str) -> float:
-    """Return how long a new window takes until all pictures in it are drawn, in seconds."""
+def _open(browser: Browser, url: str, token: str, run_id: str) -> tuple[float, float]:
+    """Return after how many seconds a new window has its first pictures, and all that fit."""
     began = time.monotonic()
-    _wait_for_pictures(browser, url, token, run_id)
+    page = _visit(browser, url, token, run_id)
+    page.wait_for_function(_DRAWN, arg=FIRST, timeout=120_000)
+    first = time.monotonic() - began
+    page.wait_for_function(_IN_VIEW, timeout=120_000)
     taken = time.monotonic() - began
     browser.close_windows()
-    return taken
+    return first, taken
 
 
-def _wait_for_pictures(browser: Browser, url: str, token: str, run_id: str) -> Page:
+def _visit(browser: Browser, url: str, token: str, run_id: str) -> Page:
     page = browser.visit(url, token=token).page
-    page.goto(f"{url}/aisa/run?{_query(run_id)}")
-    page.wait_for_function(_IN_VIEW, timeout=120_000)
+    page.goto(f"{url}/aisa/run?{_query(run_id)}", wait_until="commit")
     return page
 
 
 def _scroll(browser: Browser, url: str, token: str, run_id: str) -> tuple[int, float]:
     """Turn the wheel to the end; return how many thumbnails were sent meanwhile, and the seconds."""
-    page = _wait_for_pictures(browser, url, token, run_id)
+    page = _visit(browser, url, token, run_id)
+    page.wait_for_function(_IN_VIEW, timeout=120_000)
     sent = []
     page.on(
         "requestfinished", lambda request: sent.append(request.url) if "/thumbnail?" in request.url else None
     )
     began = time.monotonic()
+    windows = 0
     while page.evaluate("() => scrollY + innerHeight < document.documentElement.scrollHeight - 1"):
         page.mouse.wheel(0, 900)
         page.wait_for_timeout(SCREENS_EVERY * 1000)
+        windows += 1
+        if windows % LOOKED_AT == 0:
+            page.wait_for_function(_IN_VIEW, timeout=120_000)
     page.wait_for_function(_IN_VIEW, timeout=120_000)
     return len(sent), time.monotonic() - began

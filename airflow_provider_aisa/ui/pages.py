@@ -14,6 +14,8 @@ from airflow_provider_aisa.version import __version__
 
 _STATIC: Final = Path(__file__).parent / "static"
 _TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+#: Scripts that no other script imports.
+_NOT_IMPORTED: Final = {"theme.js", "run.js", "dag.js"}
 _FRAME: Final = f"""<!doctype html>
 <html lang="en">
 <head>
@@ -23,6 +25,7 @@ _FRAME: Final = f"""<!doctype html>
 <title>Images</title>
 <link rel="icon" type="image/svg+xml" href="static/{__version__}/icon.svg">
 <script src="static/{__version__}/theme.js"></script>
+{{preloads}}
 <link rel="stylesheet" href="static/{__version__}/gallery.css">
 <script type="module" src="static/{__version__}/{{script}}"></script>
 </head>
@@ -35,7 +38,8 @@ _FRAME: Final = f"""<!doctype html>
 def page(script: str, *, status: int = 200) -> Response:
     """Return a page that runs one of the scripts; it knows nothing of what the script will be told."""
     headers = {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "private, no-cache"}
-    return HTMLResponse(_FRAME.replace("{script}", script), status_code=status, headers=headers)
+    content = _FRAME.replace("{script}", script).replace("{preloads}", _preloads())
+    return HTMLResponse(content, status_code=status, headers=headers)
 
 
 def static_file(name: str) -> Response:
@@ -46,6 +50,13 @@ def static_file(name: str) -> Response:
     # Its address has the version in it.
     headers = {"Cache-Control": "private, max-age=86400"}
     return Response(path.read_bytes(), media_type=_TYPES[path.suffix], headers=headers)
+
+
+@cache
+def _preloads() -> str:
+    """Let the browser ask for all modules at once, not for each when another has named it."""
+    modules = sorted(name for name in _names() if name.endswith(".js") and name not in _NOT_IMPORTED)
+    return "".join(f'<link rel="modulepreload" href="static/{__version__}/{name}">' for name in modules)
 
 
 @cache
