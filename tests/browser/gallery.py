@@ -97,6 +97,7 @@ class Look:
         """Let Airflow turn dark as its button does, and wait until the gallery has followed."""
         self.visit.page.evaluate("() => { document.documentElement.className = 'dark' }")
         self.wait_until("() => document.documentElement.classList.contains('dark')")
+        self.visit.page.wait_for_timeout(500)  # Airflow's own colours pass slowly
 
     def watch_shifts(self) -> None:
         """Begin to note what moves without a person's doing."""

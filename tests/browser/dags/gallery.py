@@ -62,7 +62,8 @@ with DAG("postcards", schedule=None, description="Postcards of animals", default
     )
     prompts: Any = task(motifs)
     SeedreamGenerateOperator.partial(task_id="motif", size="2560x1440").expand(prompt=prompts())
-    SeedreamGenerateOperator(
+    # The gallery shows tasks in the order in which they began: an image comes first.
+    cover >> SeedreamGenerateOperator(
         task_id="refused", prompt="Something against the content policy", size="1920x1920"
     )
     task(count)()
