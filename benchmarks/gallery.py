@@ -20,7 +20,7 @@ from airflow_provider_aisa.sandbox import Sandbox
 from benchmarks.report import Table, verdict
 from benchmarks.work import BUCKET, MIB
 from tools.airflow_run import StandaloneAirflow
-from tools.browser import TOKEN_COOKIE, Browser
+from tools.browser import TOKEN_COOKIE, Browser, BrowserMissing, find_chromium
 from tools.seaweedfs import SeaweedFS
 
 if TYPE_CHECKING:
@@ -81,8 +81,17 @@ class Memory:
             self.peak = max(self.peak, self.now())
 
 
-def main(runs: int) -> Table:
+def main(runs: int) -> list[Table]:
     """Draw the batch, then look at it: as a program, as a person who opens the page, and to its end."""
+    try:
+        find_chromium()
+    except BrowserMissing as missing:
+        print(f"The gallery is not measured: {missing}")
+        return []
+    return [_measure(runs)]
+
+
+def _measure(runs: int) -> Table:
     with _airflow() as airflow:
         seconds, run_id = _draw(airflow)
         token = airflow.log_in(airflow.user)
