@@ -18,7 +18,7 @@ def test_run_shows_its_images_in_the_colours_of_airflow(place: Place, theme: The
     """What the operating system prefers does not count: it is the other one here."""
     visit = place.visit(theme=theme, system_theme="light" if theme == "dark" else "dark")
     look = place.look_at_run("postcards", place.postcards, visit)
-    look.wait_for_images(4)
+    look.wait_for_images(8)
     look.keep(f"gallery-run-{theme}")
 
     assert look.text(".figures") == "10 images · $0.40 · 1 refused"

@@ -94,7 +94,8 @@ def test_who_is_not_signed_in_gets_401(place: Place) -> None:
 
 
 def test_session_that_ends_is_said_to_have_ended(place: Place) -> None:
-    look = place.look_at_run("postcards", place.postcards)
+    """On a page of its own: around a tab, Airflow's page leads to the login by itself."""
+    look = place.look_at_page("postcards", place.postcards, place.visit())
     look.wait_for_images(4)
     look.visit.context.clear_cookies()
     look.frame.locator(".chip", has_text="cover").click()
