@@ -186,12 +186,17 @@ class StandaloneAirflow:
         files = (self.home / "logs").glob(f"dag_id={dag_id}/run_id={run_id}/task_id={task_id}/**/*.log*")
         return "".join(file.read_text(errors="replace") for file in sorted(files))
 
-    def command(self, *arguments: str) -> str:
-        """Run `airflow <arguments>` in this Airflow, and return what it prints."""
+    def command(self, *arguments: str, config: Mapping[str, str] | None = None, fails: bool = False) -> str:
+        """Run `airflow <arguments>` in this Airflow, and return what it prints.
+
+        :param config: settings of this command's own, as in `__init__`.
+        :param fails: whether it may; what it prints as errors is returned as well.
+        """
         words = [sys.executable, "-m", "airflow", *arguments]
-        done = subprocess.run(
-            words, capture_output=True, text=True, check=False, env=self._env, cwd=self.home
-        )
+        env = {**self._env, **_as_variables(config or {})}
+        done = subprocess.run(words, capture_output=True, text=True, check=False, env=env, cwd=self.home)
+        if fails:
+            return f"{done.stdout}{done.stderr}"
         if done.returncode:
             raise AirflowError(
                 f"airflow {arguments[0]} ended with {done.returncode}: {done.stdout}{done.stderr}"
@@ -231,13 +236,16 @@ def _task_path(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
     return path if map_index < 0 else f"{path}/{map_index}"
 
 
+def _as_variables(config: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variable of each setting, which is named "section.option"."""
+    return {f"AIRFLOW__{option.replace('.', '__')}".upper(): value for option, value in config.items()}
+
+
 def _environment(home: Path, config: Mapping[str, str], connections: Mapping[str, str]) -> dict[str, str]:
     """Return this process's environment, less what would reach into the run, plus what it needs."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     env["AIRFLOW_HOME"] = str(home)
-    for option, value in config.items():
-        section, _, name = option.partition(".")
-        env[f"AIRFLOW__{section}__{name}".upper()] = value
+    env |= _as_variables(config)
     for connection_id, connection in connections.items():
         env[f"AIRFLOW_CONN_{connection_id}".upper()] = connection
     # `airflow standalone` starts its parts by name, and they talk to each other without any proxy.
