@@ -79,6 +79,7 @@ def get_provider_info() -> dict[str, Any]:
             {"name": "seedream", "class-name": "airflow_provider_aisa.decorators.seedream.seedream_task"}
         ],
         "extra-links": [
+            "airflow_provider_aisa.links.GalleryLink",
             "airflow_provider_aisa.links.ImagesLink",
             "airflow_provider_aisa.links.JournalLink",
             "airflow_provider_aisa.links.ManifestLink",

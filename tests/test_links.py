@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["desk"]
 
-KEY = cast("TaskInstanceKey", SimpleNamespace())
+KEY = cast("TaskInstanceKey", SimpleNamespace(dag_id="dag", run_id="run", task_id="generate", map_index=-1))
+GALLERY = "/dags/dag/runs/run/tasks/generate/plugin/images-task-instance"
 
 
 def links(operator: Any) -> dict[str, str]:
@@ -78,6 +79,7 @@ def test_a_task_links_to_its_images_and_its_journal(desk: Desk) -> None:
 
     address = f"{desk.store.endpoint_url}/{desk.bucket}"
     assert links(operator) == {
+        "Gallery": GALLERY,
         "Images": f"{address}/seedream/dag/run/generate/",
         "Journal": f"{address}/{result['journal_uri'].partition(f'{desk.bucket}/')[2]}",
     }
@@ -109,8 +111,25 @@ def test_a_batch_links_to_its_images_its_manifest_and_its_journals(desk: Desk) -
     assert links(operator)["Manifest"].startswith(links(operator)["Journal"])
 
 
-def test_a_task_that_found_no_bucket_has_no_links() -> None:
-    assert links(SeedreamGenerateOperator(task_id="generate", prompt="p")) == {"Images": "", "Journal": ""}
+def test_a_task_that_found_no_bucket_has_no_link_but_that_to_the_gallery() -> None:
+    """There is its failure, with the fix."""
+    found = links(SeedreamGenerateOperator(task_id="generate", prompt="p"))
+
+    assert found == {"Gallery": GALLERY, "Images": "", "Journal": ""}
+
+
+def test_the_link_to_the_gallery_has_the_path_of_airflows_base_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://company.example/airflow/")
+
+    found = links(SeedreamGenerateOperator(task_id="generate", prompt="p"))
+
+    assert found["Gallery"] == f"/airflow{GALLERY}"
+
+
+def test_before_airflow_3_1_there_is_no_gallery_to_link_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_provider_aisa.links.AIRFLOW_V_3_1_PLUS", False)
+
+    assert links(SeedreamGenerateOperator(task_id="generate", prompt="p"))["Gallery"] == ""
 
 
 def test_before_airflow_3_the_web_server_finds_the_links_in_an_xcom(

@@ -113,7 +113,9 @@ class StandaloneAirflow:
 
     def wait_until_ready(self, timeout: float = READY_SECONDS) -> None:
         """Wait until every component is healthy, and log in as the admin of this run."""
-        self._poll(self._is_healthy, timeout, "a healthy scheduler, DAG processor, triggerer and API server")
+        self.wait_until(
+            self._is_healthy, timeout, "a healthy scheduler, DAG processor, triggerer and API server"
+        )
         self.password: str = self._passwords()[self.user]
         self._api.headers["Authorization"] = f"Bearer {self.log_in(self.user)}"
 
@@ -137,7 +139,7 @@ class StandaloneAirflow:
 
     def unpause(self, dag_id: str, timeout: float = 60) -> None:
         """Wait until the DAG has been parsed and let its runs start."""
-        self._poll(lambda: self._is_parsed(dag_id), timeout, f"DAG {dag_id!r} to be parsed")
+        self.wait_until(lambda: self._is_parsed(dag_id), timeout, f"DAG {dag_id!r} to be parsed")
         self._request("PATCH", f"/api/v2/dags/{dag_id}", json={"is_paused": False})
 
     def _is_parsed(self, dag_id: str) -> bool:
@@ -155,7 +157,7 @@ class StandaloneAirflow:
     def wait_for_run(self, dag_id: str, run_id: str, timeout: float) -> str:
         """Wait until the run has ended; return "success" or "failed"."""
         what = f"run {run_id} of DAG {dag_id!r} to end"
-        self._poll(lambda: self.run_state(dag_id, run_id) in FINAL_STATES, timeout, what)
+        self.wait_until(lambda: self.run_state(dag_id, run_id) in FINAL_STATES, timeout, what)
         return self.run_state(dag_id, run_id)
 
     def run_state(self, dag_id: str, run_id: str) -> str:
@@ -215,7 +217,8 @@ class StandaloneAirflow:
         found: dict[str, Any] = answer.json()
         return found
 
-    def _poll(self, condition: Callable[[], bool], timeout: float, what: str) -> None:
+    def wait_until(self, condition: Callable[[], bool], timeout: float, what: str) -> None:
+        """Wait for a condition; `what` says in the error what was waited for."""
         deadline = time.monotonic() + timeout
         while not condition():
             if time.monotonic() > deadline:
