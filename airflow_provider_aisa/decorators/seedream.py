@@ -19,6 +19,7 @@ from airflow.providers.common.compat.sdk import (
     task_decorator_factory,
 )
 
+from airflow_provider_aisa.airflow_compat import DecoratedOn30
 from airflow_provider_aisa.exceptions import InvalidRequest
 from airflow_provider_aisa.labels import label_of
 from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
@@ -45,7 +46,7 @@ RETURNABLE: Final = (
 )
 
 
-class SeedreamDecoratedOperator(DecoratedOperator, SeedreamGenerateOperator):
+class SeedreamDecoratedOperator(DecoratedOperator, SeedreamGenerateOperator, DecoratedOn30):
     """The operator of ``@task.seedream``.
 
     :param python_callable: returns a prompt, or a dict of the operator's parameters with a ``prompt``.
