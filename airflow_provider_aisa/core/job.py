@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from airflow_provider_aisa.core import typed_json
 from airflow_provider_aisa.core.gateway.request import ImageRequest
@@ -18,6 +18,7 @@ from airflow_provider_aisa.core.layout import Target, journal_key
 from airflow_provider_aisa.core.s3.arguments import check_metadata
 
 OnPartial = Literal["fail", "keep"]
+_LARGEST_SIZE: Final = "999999x999999"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,12 @@ class Job:
 
     def check_metadata(self) -> None:
         """Raise InvalidRequest when the images would carry more metadata than S3 takes."""
-        of_image = {"claim": "0" * 32, "index": "000000", "sha256": "0" * 64, "size": self.request.size}
+        of_image = {
+            "claim": "0" * 32,
+            "index": "000000",
+            "sha256": "0" * 64,
+            "size": self.request.size or _LARGEST_SIZE,
+        }
         check_metadata({**self.metadata(), **of_image}, self.s3_extra_args)
 
     def cost_text(self, images: int) -> str:

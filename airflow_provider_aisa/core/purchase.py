@@ -25,7 +25,7 @@ from airflow_provider_aisa.core.journal.entry import Claim, Entry, EntryState, w
 from airflow_provider_aisa.core.journal.store import AlreadyBought, EntryChanged, Found, Journal
 from airflow_provider_aisa.core.threads import to_the_end
 from airflow_provider_aisa.core.workbench import Workbench
-from airflow_provider_aisa.exceptions import JournalUnreadable, OutcomeUnknown, StorageFailed
+from airflow_provider_aisa.exceptions import ImageRefused, JournalUnreadable, OutcomeUnknown, StorageFailed
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class Purchase:
             "Sending a billable request: %d image(s) of %s, %s, about %s.",
             request.n,
             request.model,
-            request.size,
+            request.size or ", ".join(request.options.values()) or "its own size",
             self._job.cost_text(request.n),
         )
         log.debug("Its journal is %s.", self._journal.uri)
@@ -182,8 +182,9 @@ class Purchase:
         """Write down a response before anything else is done with it."""
         try:
             response = self._bench.client.read(outcome, self._job.request)
-        except OutcomeUnknown:
-            self._lose(claimed, "an unreadable response")
+        except OutcomeUnknown as e:
+            is_refused = isinstance(e, ImageRefused)
+            self._lose(claimed, "an answer without an image" if is_refused else "an unreadable response")
             raise
         paid = self._paid_entry(claimed.entry, response)
         if response.is_known_unbilled:

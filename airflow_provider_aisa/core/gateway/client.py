@@ -20,7 +20,7 @@ from airflow_provider_aisa.core.gateway.pacing import Pacer, pacer_for
 from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.gateway.response import GenerationResponse
 from airflow_provider_aisa.core.gateway.retries import Call, Outcome, Retries
-from airflow_provider_aisa.core.gateway.routes import images
+from airflow_provider_aisa.core.gateway.routes import route_of
 from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
 from airflow_provider_aisa.core.net.proxies import read_proxies
 from airflow_provider_aisa.core.net.transport import CannotConnect, Transport
@@ -156,9 +156,9 @@ class AisaClient:
     def read(self, response: httpx.Response, request: ImageRequest) -> GenerationResponse:
         """Read the success that a request was answered with.
 
-        :raises OutcomeUnknown: it is not the answer to a billed request.
+        :raises OutcomeUnknown: it is not the answer to a billed request, or (ImageRefused) it holds no image.
         """
-        return images.read(response, request, api_key=self.settings.api_key)
+        return route_of(request).read(response, request, api_key=self.settings.api_key)
 
     # --- whole calls
 
@@ -296,4 +296,4 @@ class AisaClient:
 
 def generation(request: ImageRequest, *, at_most_once: bool = False) -> Call:
     """Return the call that generates a request's images."""
-    return images.build(request, at_most_once=at_most_once)
+    return route_of(request).build(request, at_most_once=at_most_once)
