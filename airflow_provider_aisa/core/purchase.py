@@ -1,7 +1,8 @@
 """Buying images: claim, send, record. Between the send and the record lies the one window nobody can close.
 
 Each send is one unit in a thread of its own: it claims the journal's entry, sends, and writes down what came
-of it. A cancelled task stops waiting for it, but never interrupts it. A response that has arrived is never a
+of it. What is in the answer itself is put beside the entry first: see ``journal/kept.py``. A cancelled task
+stops waiting for it, but never interrupts it. A response that has arrived is never a
 reason to send again, whatever has become of the entry meanwhile.
 """
 
@@ -95,7 +96,7 @@ class Purchase:
         call = generation(self._job.request, at_most_once=self._job.policy.delivery == "at-most-once")
         retries = client.retries(call)
         while True:
-            async with client.aslot(patience=retries.patience, sleep=pause):
+            async with client.aslot(call, patience=retries.patience, sleep=pause):
                 outcome, bought = await self._send_within_budget(call)
             delay = client.next_delay(outcome, retries)
             if bought is not None:
@@ -186,6 +187,7 @@ class Purchase:
             is_refused = isinstance(e, ImageRefused)
             self._lose(claimed, "an answer without an image" if is_refused else "an unreadable response")
             raise
+        response = self._journal.keeper.keep(response, claimed.entry.claim.id, self._bench.folder)
         paid = self._paid_entry(claimed.entry, response)
         if response.is_known_unbilled:
             self._release(claimed, "no images, and not billed")

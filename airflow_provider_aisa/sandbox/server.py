@@ -246,7 +246,9 @@ def _origin(gateway: Gateway, control: Control) -> Handler:
 
 def _request(*parts: Any) -> web.BaseRequest:
     """Make a request whose body may hold reference images; each route has a limit of its own."""
-    return web.BaseRequest(*parts, loop=asyncio.get_running_loop(), client_max_size=_LARGEST_BODY)
+    make: Any = web.BaseRequest
+    request: web.BaseRequest = make(*parts, loop=asyncio.get_running_loop(), client_max_size=_LARGEST_BODY)
+    return request
 
 
 async def _run(handler: Handler, listening: socket.socket) -> web.ServerRunner:

@@ -47,6 +47,7 @@ def build(request: ImageRequest, *, at_most_once: bool = False) -> Call:
         json=merged(body, request.extra_body),
         at_most_once=at_most_once,
         answer_limit=answer_limit(request.n),
+        own_rate=(request.model, rate) if (rate := request.family.requests_per_minute) else None,
     )
 
 
