@@ -71,7 +71,10 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": "AIsa",
                 "python-modules": [
                     "airflow_provider_aisa.operators.batch",
+                    "airflow_provider_aisa.operators.gemini",
+                    "airflow_provider_aisa.operators.image_batch",
                     "airflow_provider_aisa.operators.seedream",
+                    "airflow_provider_aisa.operators.wan",
                 ],
             }
         ],

@@ -16,7 +16,8 @@ from airflow_provider_aisa.exceptions import (
     OverBudget,
     StorageFailed,
 )
-from airflow_provider_aisa.operators.batch import PARSED_ITEMS, SeedreamBatchOperator
+from airflow_provider_aisa.operators.batch import SeedreamBatchOperator
+from airflow_provider_aisa.operators.image_batch import PARSED_ITEMS
 from tests.operators.conftest import SMALL, context_of
 from tests.series import needs_3_0
 

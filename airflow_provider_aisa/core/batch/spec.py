@@ -67,7 +67,7 @@ class ItemDefaults:
         family = family_of(model) if isinstance(model, str) else SEEDREAM
         request = ImageRequest.parse(
             prompt=fields["prompt"],
-            size=_given(fields, "size", self.size if family.has_size else UNSET),
+            size=_given(fields, "size", self.size if family.has_size and self.size is not None else UNSET),
             n=_given(fields, "n", 1 if family.is_one_by_one else self.n),
             model=model,
             extra_body=_given(fields, "extra_body", self._extra_body(family)),
