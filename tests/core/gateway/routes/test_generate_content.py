@@ -7,10 +7,12 @@ from typing import Any
 import httpx
 import pytest
 
+from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL
 from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.gateway.response import GeneratedImage, GenerationResponse
 from airflow_provider_aisa.core.gateway.routes.generate_content import build, read
 from airflow_provider_aisa.exceptions import ImageRefused, InvalidRequest, OutcomeUnknown
+from tests.core.faces import Gateway
 
 KEY = "sk-aisa-very-secret-1234"
 MODEL = "gemini-3-pro-image-preview"
@@ -99,3 +101,16 @@ def test_what_is_no_list_of_candidates_may_be_billed(body: object) -> None:
     with pytest.raises(OutcomeUnknown, match="instead of a list of candidates") as caught:
         generation(body)
     assert type(caught.value) is OutcomeUnknown
+
+
+def test_a_models_own_limit_spaces_its_requests_and_no_others() -> None:
+    """Thirty a minute: one each two seconds, whatever the key allows."""
+    image = httpx.Response(200, json=candidates(IMAGE))
+    link = httpx.Response(200, json={"data": [{"url": "https://cdn.aisa.one/x"}]})
+    gateway = Gateway([image, image, link, link, image])
+    moments = []
+    with gateway.client() as client:
+        for model in (MODEL, MODEL, DEFAULT_MODEL, DEFAULT_MODEL, MODEL):
+            client.generate(gemini(model=model))
+            moments.append(gateway.clock())
+    assert [moment - moments[0] for moment in moments] == [0.0, 2.0, 2.0, 2.0, 4.0]
