@@ -52,7 +52,9 @@ def test_googles_sdk_sends_reference_images_and_gets_words_alone(
 ) -> None:
     aisa_sandbox.inject(Fault("no_images"))
     reference: Any = types.Part.from_bytes(data=b"a picture", mime_type="image/png")
-    answer = client.models.generate_content(model=MODEL, contents=[reference, types.Part.from_text(text=PANDA)])
+    answer = client.models.generate_content(
+        model=MODEL, contents=[reference, types.Part.from_text(text=PANDA)]
+    )
     assert answer.text
     assert aisa_sandbox.billed == 0
 

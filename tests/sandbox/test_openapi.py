@@ -67,9 +67,11 @@ def test_the_sandbox_passes_every_check_when_the_prose_is_schema(
 def test_the_sandbox_conforms_to_the_document_of_images_in_a_chat(
     aisa_sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    """What a part has to hold is said in prose: ``text`` if it is a text, ``image_url`` if it is an image."""
+    """What AIsa says in prose: what a part has to hold, and 404 for a model that there is not."""
     document = json.loads(CHAT_DOCUMENT.read_text())
-    body = document["paths"]["/chat/completions"]["post"]["requestBody"]["content"]["application/json"]
+    operation = document["paths"]["/chat/completions"]["post"]
+    operation["responses"]["404"] = {"description": "unknown_model, or a model of another route"}
+    body = operation["requestBody"]["content"]["application/json"]
     message = body["schema"]["properties"]["messages"]["items"]
     part = message["properties"]["content"]["items"]
     part["required"] = ["type", "text", "image_url"]

@@ -21,7 +21,7 @@ MAX_BODY_MIB = 1
 DEFAULT_N = 4
 MAX_N = 4
 SIDE = 1024  # pixels; the model decides, since there is no size
-_ROLES = {"system", "user", "assistant"}
+_ROLES = ["system", "user", "assistant"]  # lists: what JSON holds need not be hashable
 _INVALID = "invalid_parameter_error"
 
 
@@ -33,10 +33,6 @@ def parse(_model: str, content_type: str, body: bytes) -> ImageOrder:
     parts = list(_parts(fields.get("messages")))
     texts = [string_at(part, "text") for part in parts if part["type"] == "text"]
     references = [part for part in parts if part["type"] == "image_url"]
-    for part in references:
-        link = part.get("image_url")
-        if not isinstance(link, Mapping) or not isinstance(link.get("url"), str):
-            raise Refusal(400, _INVALID, "image_url must be an object with a url")
     n = count_of(fields.get("n", DEFAULT_N), MAX_N)
     return ImageOrder(model, "\n".join(texts), n, SIDE, SIDE, len(references))
 
@@ -77,6 +73,15 @@ def _parts(messages: object) -> Iterator[Mapping[str, object]]:
         if not isinstance(content, list):
             raise Refusal(400, _INVALID, "Input should be a valid list: messages[*].content")
         for part in content:
-            if not isinstance(part, Mapping) or part.get("type") not in {"text", "image_url"}:
+            if not isinstance(part, Mapping) or part.get("type") not in ["text", "image_url"]:
                 raise Refusal(400, _INVALID, "each part needs the type text or image_url")
+            _check_link(part)
             yield part
+
+
+def _check_link(part: Mapping[str, object]) -> None:
+    if part["type"] != "image_url" and "image_url" not in part:
+        return
+    link = part.get("image_url")
+    if not isinstance(link, Mapping) or not isinstance(link.get("url"), str):
+        raise Refusal(400, _INVALID, "image_url must be an object with a url")

@@ -19,8 +19,8 @@ from airflow_provider_aisa.sandbox.contract import (
 ALWAYS_BASE64 = True
 MAX_BODY_MIB = 32  # reference images are in it
 SIDES = {"1K": 1024, "2K": 2048, "4K": 4096}  # pixels of a square
-RATIOS = {"1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"}
-_ROLES = {"system", "user", "assistant", "model"}
+RATIOS = ["1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"]
+_ROLES = ["system", "user", "assistant", "model"]  # a list: what JSON holds need not be hashable
 #: Further fields of a request, and what each has to be.
 _FIELDS: dict[str, type] = {
     "tools": list,
@@ -115,7 +115,7 @@ def _dimensions(config: object) -> tuple[int, int]:
     if not isinstance(image, Mapping):
         raise GoogleRefusal(400, "Invalid value at 'generationConfig.imageConfig'")
     ratio, size = image.get("aspectRatio", "1:1"), image.get("imageSize", "1K")
-    if ratio not in RATIOS or size not in SIDES:
+    if ratio not in RATIOS or size not in list(SIDES):
         raise GoogleRefusal(400, "Invalid value at 'generationConfig.imageConfig': aspectRatio or imageSize")
     wide, high = map(int, str(ratio).split(":"))
     side = SIDES[str(size)]
