@@ -79,7 +79,9 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "task-decorators": [
-            {"name": "seedream", "class-name": "airflow_provider_aisa.decorators.seedream.seedream_task"}
+            {"name": "seedream", "class-name": "airflow_provider_aisa.decorators.seedream.seedream_task"},
+            {"name": "wan", "class-name": "airflow_provider_aisa.decorators.wan.wan_task"},
+            {"name": "gemini", "class-name": "airflow_provider_aisa.decorators.gemini.gemini_task"},
         ],
         "extra-links": [
             "airflow_provider_aisa.links.ImagesLink",
