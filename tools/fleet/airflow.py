@@ -216,10 +216,6 @@ class Fleet(StandaloneAirflow):
                 found += sum(bool(one.raddr) and one.raddr.port == port for one in open_ones)
         return found
 
-    def wait_until(self, condition: Callable[[], bool], timeout: float, what: str) -> None:
-        """Keep the parts alive until something has come true. Raises AirflowError after `timeout` seconds."""
-        self._poll(condition, timeout, what)
-
     def busiest_worker(self, dag_id: str, task_id: str) -> str:
         """Return the name of the worker that has started most instances of a task."""
         started = re.compile(
