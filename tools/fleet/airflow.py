@@ -21,7 +21,7 @@ from tools.airflow_run import AirflowError, StandaloneAirflow
 from tools.supervise import Supervised
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from tools.fleet.services import PostgreSQL, Redis
