@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ DEFAULT_N = 4
 MAX_N = 4
 SIDE = 1024  # pixels; the model decides, since there is no size
 _ROLES = ["system", "user", "assistant"]  # lists: what JSON holds need not be hashable
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:\S+")
 _INVALID = "invalid_parameter_error"
 
 
@@ -80,8 +82,9 @@ def _parts(messages: object) -> Iterator[Mapping[str, object]]:
 
 
 def _check_link(part: Mapping[str, object]) -> None:
-    if part["type"] != "image_url" and "image_url" not in part:
+    if part["type"] != "image_url":
         return
     link = part.get("image_url")
-    if not isinstance(link, Mapping) or not isinstance(link.get("url"), str):
+    url = link.get("url") if isinstance(link, Mapping) else None
+    if not isinstance(url, str) or not _URI.fullmatch(url):
         raise Refusal(400, _INVALID, "image_url must be an object with a url")
