@@ -114,7 +114,7 @@ def test_expired_link_names_image_and_cost_and_buys_nothing(make_scene: MakeScen
         assert error is not None
         assert error["error"] == "ImageLinkExpired"
         assert not error["retryable"]
-        for part in ("image 0", "2 image(s) are paid for", "$0.080", "on_existing='regenerate'"):
+        for part in ("Image 0", "2 image(s) are paid for", "$0.080", "on_existing='regenerate'"):
             assert part in error["message"]
         assert "http" not in error["message"]
         assert scene.sandbox.pending_faults == []

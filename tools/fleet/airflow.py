@@ -21,7 +21,7 @@ from tools.airflow_run import AirflowError, StandaloneAirflow
 from tools.supervise import Supervised
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from tools.fleet.services import PostgreSQL, Redis
@@ -215,10 +215,6 @@ class Fleet(StandaloneAirflow):
                 open_ones = psutil.Process(process.pid).net_connections("tcp")
                 found += sum(bool(one.raddr) and one.raddr.port == port for one in open_ones)
         return found
-
-    def wait_until(self, condition: Callable[[], bool], timeout: float, what: str) -> None:
-        """Keep the parts alive until something has come true. Raises AirflowError after `timeout` seconds."""
-        self._poll(condition, timeout, what)
 
     def busiest_worker(self, dag_id: str, task_id: str) -> str:
         """Return the name of the worker that has started most instances of a task."""

@@ -147,7 +147,7 @@ class Scene:
     def entry_key(self, item_id: str) -> str:
         """Return the key of an item's one entry."""
         objects = self.s3.objects
-        keys = self.meddler.keys("/items/")
+        keys = [key for key in self.meddler.keys("/items/") if key.endswith(".json")]
         [key] = [key for key in keys if json.loads(objects[key].body)["item"] == item_id]
         return key
 
@@ -197,7 +197,10 @@ class Scene:
 
     def entries(self) -> list[dict[str, Any]]:
         """Return the items' entries of the journal."""
-        return [json.loads(found.body) for key, found in self.s3.objects.items() if "/items/" in key]
+        objects = self.s3.objects
+        return [
+            json.loads(objects[key].body) for key in objects if "/items/" in key and key.endswith(".json")
+        ]
 
     @property
     def images(self) -> dict[str, S3Object]:
