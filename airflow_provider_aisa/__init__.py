@@ -1,4 +1,4 @@
-"""AIsa for Apache Airflow: Seedream images, paid once, stored in S3.
+"""AIsa for Apache Airflow: images of every model of AIsa, paid once, stored in S3.
 
 The public names are loaded on first use, so that importing the package costs nothing.
 """
@@ -14,16 +14,22 @@ if TYPE_CHECKING:
     from airflow_provider_aisa.chunks import chunk_requests
     from airflow_provider_aisa.hooks.aisa import AisaHook
     from airflow_provider_aisa.operators.batch import SeedreamBatchOperator
+    from airflow_provider_aisa.operators.gemini import GeminiGenerateOperator
+    from airflow_provider_aisa.operators.image_batch import ImageBatchOperator
     from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
+    from airflow_provider_aisa.operators.wan import WanGenerateOperator
     from airflow_provider_aisa.retry_policy import AisaRetryPolicy
     from airflow_provider_aisa.triggers.seedream import SeedreamTrigger
 
 __all__ = [
     "AisaHook",
     "AisaRetryPolicy",
+    "GeminiGenerateOperator",
+    "ImageBatchOperator",
     "SeedreamBatchOperator",
     "SeedreamGenerateOperator",
     "SeedreamTrigger",
+    "WanGenerateOperator",
     "__version__",
     "chunk_requests",
 ]
@@ -31,9 +37,12 @@ __all__ = [
 _HOMES = {
     "AisaHook": "hooks.aisa",
     "AisaRetryPolicy": "retry_policy",  # needs Airflow 3.3
+    "GeminiGenerateOperator": "operators.gemini",
+    "ImageBatchOperator": "operators.image_batch",
     "SeedreamBatchOperator": "operators.batch",
     "SeedreamGenerateOperator": "operators.seedream",
     "SeedreamTrigger": "triggers.seedream",
+    "WanGenerateOperator": "operators.wan",
     "chunk_requests": "chunks",
 }
 

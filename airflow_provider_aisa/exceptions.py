@@ -11,6 +11,7 @@ AisaError
 ├── RateLimited             wait `retry_after` seconds
 ├── GatewayFailed           try again later: nothing was generated
 ├── OutcomeUnknown          nobody knows whether images were billed
+│   └── ImageRefused        change the prompt: the model answered in words
 ├── FewerImages             decide whether the stored ones are enough
 ├── ItemsFailed             look at the batch's manifest: the other items are stored
 ├── ImageUnavailable        try the download again: the images are paid for
@@ -138,6 +139,12 @@ class OutcomeUnknown(AisaError):
     """The request was sent and no usable response came back: images may have been billed."""
 
     retryable = True
+
+
+class ImageRefused(OutcomeUnknown):
+    """The model answered in words and drew nothing; whether that was billed is unknown."""
+
+    retryable = False
 
 
 class FewerImages(AisaError):

@@ -71,12 +71,17 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": "AIsa",
                 "python-modules": [
                     "airflow_provider_aisa.operators.batch",
+                    "airflow_provider_aisa.operators.gemini",
+                    "airflow_provider_aisa.operators.image_batch",
                     "airflow_provider_aisa.operators.seedream",
+                    "airflow_provider_aisa.operators.wan",
                 ],
             }
         ],
         "task-decorators": [
-            {"name": "seedream", "class-name": "airflow_provider_aisa.decorators.seedream.seedream_task"}
+            {"name": "seedream", "class-name": "airflow_provider_aisa.decorators.seedream.seedream_task"},
+            {"name": "wan", "class-name": "airflow_provider_aisa.decorators.wan.wan_task"},
+            {"name": "gemini", "class-name": "airflow_provider_aisa.decorators.gemini.gemini_task"},
         ],
         "extra-links": [
             "airflow_provider_aisa.links.GalleryLink",

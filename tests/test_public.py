@@ -15,9 +15,12 @@ def test_the_public_names_are_these() -> None:
     assert airflow_provider_aisa.__all__ == [
         "AisaHook",
         "AisaRetryPolicy",
+        "GeminiGenerateOperator",
+        "ImageBatchOperator",
         "SeedreamBatchOperator",
         "SeedreamGenerateOperator",
         "SeedreamTrigger",
+        "WanGenerateOperator",
         "__version__",
         "chunk_requests",
     ]

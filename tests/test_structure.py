@@ -88,7 +88,9 @@ def test_a_module_fits_in_one_reading(path: Path) -> None:
     assert len(path.read_text().splitlines()) < 350
 
 
-@pytest.mark.parametrize("operator", ["operators.batch", "operators.seedream"])
+@pytest.mark.parametrize(
+    "operator", ["operators.batch", "operators.gemini", "operators.seedream", "operators.wan"]
+)
 def test_importing_an_operator_loads_nothing_that_airflow_has_not_loaded_itself(operator: str) -> None:
     """Airflow parses DAG files every 30 seconds."""
     before = loaded_after("from airflow.providers.common.compat.sdk import BaseOperator")

@@ -30,7 +30,13 @@ from airflow_provider_aisa.core.storing import (
     store_surplus,
 )
 from airflow_provider_aisa.core.workbench import Workbench
-from airflow_provider_aisa.exceptions import AisaError, ImageLinkExpired, ImagesLost, OutcomeUnknown
+from airflow_provider_aisa.exceptions import (
+    AisaError,
+    ImageLinkExpired,
+    ImageRefused,
+    ImagesLost,
+    OutcomeUnknown,
+)
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +125,8 @@ class _Way:
         """Return what the job came to so far."""
         bought = self._bought
         unknown = self._unknown()
-        if isinstance(error, OutcomeUnknown) and self._purchase is not None:
+        is_refused = isinstance(error, ImageRefused)  # The same prompt would be refused again, and billed.
+        if isinstance(error, OutcomeUnknown) and not is_refused and self._purchase is not None:
             # The next attempt of an at-most-once task would not send it either.
             error.retryable = self._job.policy.delivery == "at-least-once"
         if isinstance(error, AisaError) and unknown and error.unknown_outcomes != unknown:

@@ -6,9 +6,9 @@ A job is plain data without a secret, so it can be kept in Airflow's database wh
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from airflow_provider_aisa.core import typed_json
 from airflow_provider_aisa.core.gateway.request import ImageRequest
@@ -18,11 +18,12 @@ from airflow_provider_aisa.core.layout import Target, journal_key
 from airflow_provider_aisa.core.s3.arguments import check_metadata
 
 OnPartial = Literal["fail", "keep"]
+_LARGEST_SIZE: Final = "999999x999999"
 
 
 @dataclass(frozen=True, slots=True)
 class BatchPlace:
-    """Where a job stands that is one of a batch's.
+    """Where a job stands that is one of a batch's, or of several for one task's images.
 
     :param item_id: given by the author, or made of the request; unique in its batch.
     :param journal_key: of the item's journal.
@@ -61,7 +62,29 @@ class Job:
         """The key of the journal's entry."""
         if self.batch is not None:
             return self.batch.journal_key
-        return journal_key(self.target, self.buyer.owner, self.request.fingerprint(), self.idempotency_key)
+        first = self.request.parts()[0]
+        return journal_key(self.target, self.buyer.owner, first.fingerprint(), self.idempotency_key)
+
+    def parts(self) -> tuple[Self, ...]:
+        """Return the jobs that it takes: itself, or one for each image where a request makes one image.
+
+        Each is a purchase of its own: who asks for more images later pays only for those.
+        """
+        requests = self.request.parts()
+        if len(requests) == 1:
+            return (self,)
+        return tuple(self._part(request) for request in requests)
+
+    def _part(self, request: ImageRequest) -> Self:
+        key = journal_key(
+            self.target,
+            self.buyer.owner,
+            request.fingerprint(),
+            self.idempotency_key,
+            number=request.number,
+        )
+        place = BatchPlace(f"image {request.number}", key)
+        return replace(self, request=request, target=self.target.of_part(request.number), batch=place)
 
     @property
     def cost_usd(self) -> Decimal:
@@ -81,7 +104,12 @@ class Job:
 
     def check_metadata(self) -> None:
         """Raise InvalidRequest when the images would carry more metadata than S3 takes."""
-        of_image = {"claim": "0" * 32, "index": "000000", "sha256": "0" * 64, "size": self.request.size}
+        of_image = {
+            "claim": "0" * 32,
+            "index": "000000",
+            "sha256": "0" * 64,
+            "size": self.request.size or _LARGEST_SIZE,
+        }
         check_metadata({**self.metadata(), **of_image}, self.s3_extra_args)
 
     def cost_text(self, images: int) -> str:

@@ -58,12 +58,18 @@ class Target:
 
     @classmethod
     def parse(
-        cls, s3_key: object, s3_bucket: object, *, default_folder: str = "", has_items: bool = False
+        cls,
+        s3_key: object,
+        s3_bucket: object,
+        *,
+        default_folder: str = "",
+        has_items: bool = False,
+        root: str = "seedream",
     ) -> Self:
         """Read where an author wants the images.
 
         :param s3_key: a key, a prefix that ends in ``/``, ``s3://bucket/key``, or None for
-            ``seedream/<default_folder>/{index}.{ext}``.
+            ``<root>/<default_folder>/{index}.{ext}``.
         :param s3_bucket: a bucket's name, or None.
         :param default_folder: what the default is made of, such as :meth:`Owner.path`.
         :param has_items: it is a batch's: ``{id}`` is filled in by :meth:`of_item`, and a folder holds one
@@ -73,7 +79,7 @@ class Target:
         in_a_folder = _ITEM_IN_A_FOLDER if has_items else _IN_A_FOLDER
         bucket, template = _split(s3_key, _parse_bucket(s3_bucket), in_a_folder)
         if template is None:
-            template = f"seedream/{default_folder}/"
+            template = f"{root}/{default_folder}/"
         if template.endswith("/"):
             template += in_a_folder
         placeholders = (*_PLACEHOLDERS, "id") if has_items else _PLACEHOLDERS
@@ -95,6 +101,16 @@ class Target:
         target._check_length(self.template)
         return target
 
+    def of_part(self, number: int) -> Self:
+        """Return where one of several images goes that has a request of its own: ``{index}`` filled in."""
+        return replace(self, template=self._telling_apart().replace("{index}", str(number)))
+
+    def _telling_apart(self) -> str:
+        if {"index", "sha256"} & set(_PLACEHOLDER.findall(self.template)):
+            return self.template
+        stem, suffix = posixpath.splitext(self.template)
+        return f"{stem}-{{index}}{suffix}"
+
     def _check_length(self, s3_key: object) -> None:
         longest = self.key(index=9_999, ext="webp", sha256="0" * 64, several=True)
         if len(longest.encode()) > _LONGEST_KEY:
@@ -109,10 +125,7 @@ class Target:
 
     def key(self, *, index: int, ext: str, sha256: str, several: bool) -> str:
         """Return an image's key; ``-{index}`` is added when several images would share one."""
-        template = self.template
-        if several and not {"index", "sha256"} & set(_PLACEHOLDER.findall(template)):
-            stem, suffix = posixpath.splitext(template)
-            template = f"{stem}-{{index}}{suffix}"
+        template = self._telling_apart() if several else self.template
         values = {"index": str(index), "ext": ext, "sha256": sha256, "id": "{id}"}
         return _PLACEHOLDER.sub(lambda match: values[match[1]], template)
 
@@ -169,11 +182,17 @@ def journal_root(target: Target, idempotency_key: str | None) -> str:
     return f"{'' if idempotency_key is not None else target.folder}{_OWN_FOLDER}"
 
 
-def journal_key(target: Target, owner: Owner, fingerprint: str, idempotency_key: str | None) -> str:
-    """Return the key of a single request's journal: the same whenever the same purchase is meant."""
+def journal_key(
+    target: Target, owner: Owner, fingerprint: str, idempotency_key: str | None, *, number: int = 0
+) -> str:
+    """Return the key of a single request's journal: the same whenever the same purchase is meant.
+
+    :param number: of several requests for one image each, which one it is.
+    """
     root = journal_root(target, idempotency_key)
     if idempotency_key is not None:
-        return f"{root}{_digest({'idempotency_key': idempotency_key})}.json"
+        identity = {"idempotency_key": idempotency_key} | ({"image": number} if number else {})
+        return f"{root}{_digest(identity)}.json"
     return f"{journals_of(target, owner)}{fingerprint[:20]}.json"
 
 
@@ -186,6 +205,11 @@ def surplus_target(journal_key: str, bucket: str, claim_id: str) -> Target:
     """Return where the images go that were paid for after another copy of the task had paid as well."""
     stem = journal_key.removesuffix(".json")
     return Target(bucket, f"{stem}.surplus-{claim_id}/{_IN_A_FOLDER}")
+
+
+def kept_key(journal_key: str, claim_id: str, position: int) -> str:
+    """Return where an image is put that was in the answer itself, until it is stored."""
+    return f"{journal_key.removesuffix('.json')}.answer-{claim_id}/{position}"
 
 
 def proof_key(target: Target, idempotency_key: str | None, arguments: str) -> str:

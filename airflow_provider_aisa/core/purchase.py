@@ -1,7 +1,8 @@
 """Buying images: claim, send, record. Between the send and the record lies the one window nobody can close.
 
 Each send is one unit in a thread of its own: it claims the journal's entry, sends, and writes down what came
-of it. A cancelled task stops waiting for it, but never interrupts it. A response that has arrived is never a
+of it. What is in the answer itself is put beside the entry first: see ``journal/kept.py``. A cancelled task
+stops waiting for it, but never interrupts it. A response that has arrived is never a
 reason to send again, whatever has become of the entry meanwhile.
 """
 
@@ -25,7 +26,7 @@ from airflow_provider_aisa.core.journal.entry import Claim, Entry, EntryState, w
 from airflow_provider_aisa.core.journal.store import AlreadyBought, EntryChanged, Found, Journal
 from airflow_provider_aisa.core.threads import to_the_end
 from airflow_provider_aisa.core.workbench import Workbench
-from airflow_provider_aisa.exceptions import JournalUnreadable, OutcomeUnknown, StorageFailed
+from airflow_provider_aisa.exceptions import ImageRefused, JournalUnreadable, OutcomeUnknown, StorageFailed
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ class Purchase:
         call = generation(self._job.request, at_most_once=self._job.policy.delivery == "at-most-once")
         retries = client.retries(call)
         while True:
-            async with client.aslot(patience=retries.patience, sleep=pause):
+            async with client.aslot(call, patience=retries.patience, sleep=pause):
                 outcome, bought = await self._send_within_budget(call)
             delay = client.next_delay(outcome, retries)
             if bought is not None:
@@ -129,7 +130,7 @@ class Purchase:
             "Sending a billable request: %d image(s) of %s, %s, about %s.",
             request.n,
             request.model,
-            request.size,
+            request.size or ", ".join(request.options.values()) or "its own size",
             self._job.cost_text(request.n),
         )
         log.debug("Its journal is %s.", self._journal.uri)
@@ -182,9 +183,11 @@ class Purchase:
         """Write down a response before anything else is done with it."""
         try:
             response = self._bench.client.read(outcome, self._job.request)
-        except OutcomeUnknown:
-            self._lose(claimed, "an unreadable response")
+        except OutcomeUnknown as e:
+            is_refused = isinstance(e, ImageRefused)
+            self._lose(claimed, "an answer without an image" if is_refused else "an unreadable response")
             raise
+        response = self._journal.keeper.keep(response, claimed.entry.claim.id, self._bench.folder)
         paid = self._paid_entry(claimed.entry, response)
         if response.is_known_unbilled:
             self._release(claimed, "no images, and not billed")

@@ -192,6 +192,8 @@ async def _record_stored(
         # The images are there; the next attempt would only look at them again.
         log.warning("The images are stored, but the journal could not be told: %s", e)
     else:
+        if entry.response is not None:
+            await asyncio.to_thread(journal.keeper.empty, entry.response)
         return found.entry if found.entry.state is EntryState.STORED else stored
     return stored
 

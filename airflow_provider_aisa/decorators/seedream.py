@@ -1,33 +1,19 @@
-"""``@task.seedream``: the function says what to draw, the operator does the rest.
-
-The function runs anew at each try, and what it returns identifies the purchase: a retry pays nothing as long
-as the function returns the same.
-"""
+"""``@task.seedream``: the function says what Seedream draws."""
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
-from airflow.providers.common.compat.sdk import (
-    SET_DURING_EXECUTION,
-    DecoratedOperator,
-    context_merge,
-    determine_kwargs,
-    task_decorator_factory,
-)
+from airflow.providers.common.compat.sdk import DecoratedOperator, task_decorator_factory
 
-from airflow_provider_aisa.exceptions import InvalidRequest
-from airflow_provider_aisa.labels import label_of
+from airflow_provider_aisa.decorators.base import DecoratedGenerateOperator, returnable
 from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
     from typing import ParamSpec
 
-    from airflow.providers.common.compat.sdk import Context
     from airflow.sdk.bases.decorator import Task
 
     from airflow_provider_aisa.core.job import OnPartial
@@ -37,22 +23,9 @@ if TYPE_CHECKING:
     #: What the function may return.
     Asked = TypeVar("Asked", str, dict[str, Any], Mapping[str, Any])
 
-#: Decided when the DAG is parsed: a function that runs in the task comes too late for them.
-_DECIDED_BEFORE: Final = frozenset({"deferrable", "kwargs", "self"})
-#: What the function may return in a dict: the operator's own parameters.
-RETURNABLE: Final = (
-    frozenset(inspect.signature(SeedreamGenerateOperator.__init__).parameters) - _DECIDED_BEFORE
-)
 
-
-class SeedreamDecoratedOperator(DecoratedOperator, SeedreamGenerateOperator):
-    """The operator of ``@task.seedream``.
-
-    :param python_callable: returns a prompt, or a dict of the operator's parameters with a ``prompt``.
-    :param op_args: its positional arguments. (templated)
-    :param op_kwargs: its keyword arguments. (templated)
-    :param kwargs: of ``SeedreamGenerateOperator``, but for ``prompt``.
-    """
+class SeedreamDecoratedOperator(DecoratedGenerateOperator, SeedreamGenerateOperator):
+    """The operator of ``@task.seedream``; parameters as of :class:`DecoratedGenerateOperator`."""
 
     template_fields: Sequence[str] = (
         *DecoratedOperator.template_fields,
@@ -62,69 +35,8 @@ class SeedreamDecoratedOperator(DecoratedOperator, SeedreamGenerateOperator):
         **DecoratedOperator.template_fields_renderers,
         **SeedreamGenerateOperator.template_fields_renderers,
     }
+    returnable = returnable(SeedreamGenerateOperator)
     custom_operator_name = "@task.seedream"
-    overwrite_rtif_after_execution = True  # The page shows what was drawn.
-
-    def __init__(
-        self,
-        *,
-        python_callable: Callable[..., Any],
-        op_args: Collection[Any] | None = None,
-        op_kwargs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        # Airflow infers it from a function that returns a dict, which is what is asked for, not the result.
-        kwargs["multiple_outputs"] = False
-        if "prompt" in kwargs:
-            raise InvalidRequest("leave prompt out: the function that @task.seedream decorates returns it")
-        super().__init__(
-            python_callable=python_callable,
-            op_args=op_args,
-            op_kwargs=op_kwargs,
-            prompt=SET_DURING_EXECUTION,
-            **kwargs,
-        )
-
-    @property
-    def map_label(self) -> str:
-        """The prompt's first words; the function's own arguments while there is no prompt."""
-        if isinstance(self.prompt, str):
-            return label_of(self.prompt)
-        return label_of(", ".join(str(value) for value in (*self.op_args, *self.op_kwargs.values())))
-
-    def _execute(self, context: Context) -> dict[str, Any]:
-        for name, value in self._asked(context).items():
-            # Only what the function returned: all else is rendered already, and must not be rendered twice.
-            rendered = self.render_template(value, context) if name in self.template_fields else value
-            setattr(self, name, rendered)
-        return super()._execute(context)
-
-    def _asked(self, context: Context) -> Mapping[str, Any]:
-        """Call the function, and return what it asks for by the names of the operator's parameters."""
-        context_merge(context, self.op_kwargs)
-        kwargs = determine_kwargs(self.python_callable, self.op_args, context)
-        returned = self.python_callable(*self.op_args, **kwargs)
-        if inspect.iscoroutine(returned):
-            returned = asyncio.run(returned)
-        return self._read(returned)
-
-    def _read(self, returned: object) -> Mapping[str, Any]:
-        name = getattr(self.python_callable, "__name__", "the function")
-        if not isinstance(returned, Mapping):
-            if isinstance(returned, str) or hasattr(returned, "resolve"):  # a text, or one in `literal`
-                return {"prompt": returned}
-            raise InvalidRequest(
-                f"return a prompt, or a dict with one, from {name}: it returned a {type(returned).__name__}. "
-                "For many prompts, map the task over them, or use SeedreamBatchOperator. Nothing was sent."
-            )
-        if unknown := sorted(set(map(str, returned)) - RETURNABLE):
-            raise InvalidRequest(
-                f"return only {', '.join(sorted(RETURNABLE))} from {name}: it returned {unknown[0]!r}. "
-                "Nothing was sent."
-            )
-        if "prompt" not in returned:
-            raise InvalidRequest(f"return a dict with a 'prompt' from {name}. Nothing was sent.")
-        return cast("Mapping[str, Any]", returned)
 
 
 @overload
@@ -137,6 +49,7 @@ def seedream_task(
     size: str = ...,
     n: int | str = ...,
     model: str = ...,
+    extra_body: Mapping[str, Any] | str | None = ...,
     s3_key: str | None = ...,
     s3_bucket: str | None = ...,
     s3_extra_args: Mapping[str, Any] | None = ...,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
 
-from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL, DEFAULT_SIZE
+from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL
 from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.gateway.settings import ConnectionSettings, unknown_extras
 from airflow_provider_aisa.exceptions import AisaError, GatewayFailed, InvalidConnection, KeyRefused
@@ -100,26 +100,61 @@ class AisaHook(BaseHook):
         return AisaClient(self.settings)
 
     def generate_images(
-        self, prompt: str, *, size: str = DEFAULT_SIZE, n: int = 1, model: str = DEFAULT_MODEL
+        self,
+        prompt: str,
+        *,
+        size: str | None = None,
+        n: int = 1,
+        model: str = DEFAULT_MODEL,
+        aspect_ratio: str | None = None,
+        image_size: str | None = None,
+        extra_body: Mapping[str, Any] | None = None,
     ) -> GenerationResponse:
-        """Send one billable request. The links in the response are short-lived: download at once.
+        """Send one billable request to any model. Links in the response are short-lived: download at once.
 
         :param prompt: the text to draw.
-        :param size: ``WIDTHxHEIGHT`` in pixels.
-        :param n: how many images; each is billed.
+        :param size: ``WIDTHxHEIGHT`` in pixels, of a model that takes a size; None for its default.
+        :param n: how many images; each is billed. A model that makes one image in a request takes no more.
         :param model: the model's id.
+        :param aspect_ratio: of a model that takes one, such as ``16:9``.
+        :param image_size: of a model that takes one, such as ``2K``.
+        :param extra_body: further fields of the request.
         :raises InvalidRequest: nothing was sent.
         :raises OutcomeUnknown: no usable response came back; the images may have been billed.
         """
-        request = ImageRequest.parse(prompt=prompt, size=size, n=n, model=model)
+        request = _request(
+            prompt,
+            size=size,
+            n=n,
+            model=model,
+            aspect_ratio=aspect_ratio,
+            image_size=image_size,
+            extra_body=extra_body,
+        )
         with self.get_conn() as client:
             return client.generate(request)
 
     async def agenerate_images(
-        self, prompt: str, *, size: str = DEFAULT_SIZE, n: int = 1, model: str = DEFAULT_MODEL
+        self,
+        prompt: str,
+        *,
+        size: str | None = None,
+        n: int = 1,
+        model: str = DEFAULT_MODEL,
+        aspect_ratio: str | None = None,
+        image_size: str | None = None,
+        extra_body: Mapping[str, Any] | None = None,
     ) -> GenerationResponse:
         """Do what :meth:`generate_images` does, without blocking the event loop."""
-        request = ImageRequest.parse(prompt=prompt, size=size, n=n, model=model)
+        request = _request(
+            prompt,
+            size=size,
+            n=n,
+            model=model,
+            aspect_ratio=aspect_ratio,
+            image_size=image_size,
+            extra_body=extra_body,
+        )
         await self.aget_settings()
         async with self.get_conn() as client:
             return await client.agenerate(request)
@@ -241,6 +276,12 @@ class AisaHook(BaseHook):
             f"connection {self.aisa_conn_id!r} is not defined: create it in the UI (type AIsa), or with "
             f"airflow connections add {self.aisa_conn_id} --conn-type aisa --conn-password YOUR_KEY"
         ) from None
+
+
+def _request(prompt: str, *, size: str | None, **fields: Any) -> ImageRequest:
+    request = ImageRequest.parse(prompt=prompt, **(fields if size is None else {"size": size, **fields}))
+    request.check_single()
+    return request
 
 
 def _test_failure(error: AisaError, base_url: str) -> str | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Final, cast, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast, get_args
 
 from airflow.providers.common.compat.sdk import SET_DURING_EXECUTION, BaseOperator
 
 from airflow_provider_aisa.airflow_compat import as_failure, store_links, with_retry_policy
 from airflow_provider_aisa.assets import asset_uri, publish
-from airflow_provider_aisa.core.gateway.request import check_model, parse_max_cost, parse_n, parse_size
+from airflow_provider_aisa.core.gateway.request import parse_max_cost
 from airflow_provider_aisa.core.job import OnPartial
 from airflow_provider_aisa.core.journal.entry import Buyer
 from airflow_provider_aisa.core.journal.steps import Delivery, OnExisting, Policy
@@ -46,6 +46,8 @@ class AisaOperator(BaseOperator):
     type checkers and readers look there.
     """
 
+    #: Where images go whose author does not say.
+    root_folder: ClassVar[str]
     template_ext = ()  # A prompt that ends in .json stays a prompt.
     ui_color = "#e9e4ff"
     ui_fgcolor = "#2b1a66"
@@ -54,9 +56,9 @@ class AisaOperator(BaseOperator):
     def __init__(
         self,
         *,
-        size: str,
         n: int | str,
         model: str,
+        extra_body: Mapping[str, Any] | str | None,
         s3_key: str | None,
         s3_bucket: str | None,
         s3_extra_args: Mapping[str, Any] | None,
@@ -70,9 +72,9 @@ class AisaOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**with_retry_policy(kwargs))
-        self.size = size
         self.n = n
         self.model = model
+        self.extra_body = extra_body
         self.s3_key = s3_key
         self.s3_bucket = s3_bucket
         self.s3_extra_args = s3_extra_args
@@ -137,7 +139,8 @@ class AisaOperator(BaseOperator):
         """Return the part of a folder that is the same in each run, where this package chose the folder."""
         if self.s3_key is not None:
             return folder
-        return "seedream" if self.idempotency_key is not None else f"seedream/{safe_name(self.dag_id)}"
+        root = self.root_folder
+        return root if self.idempotency_key is not None else f"{root}/{safe_name(self.dag_id)}"
 
     def _failure(self, error: AisaError) -> AisaError:
         """Return what the task raises for an error: its message, without the way it came.
@@ -195,11 +198,6 @@ class AisaOperator(BaseOperator):
 
     def _check_literals(self) -> None:
         """Check each parameter that is no template."""
-        spec = check_model(self.model) if is_literal(self.model) else None
-        if is_literal(self.size):
-            parse_size(self.size, model=self.model, spec=spec)
-        if is_literal(self.n):
-            parse_n(self.n)
         if is_literal(self.max_cost_usd):
             parse_max_cost(self.max_cost_usd)
         if is_literal(self.s3_key) and is_literal(self.s3_bucket):
@@ -257,6 +255,15 @@ def is_literal(value: object) -> bool:
     if isinstance(value, str):
         return not any(mark in value for mark in ("{{", "{%", "{#"))
     return value is not SET_DURING_EXECUTION and not hasattr(value, "resolve")
+
+
+def is_plain(value: object) -> bool:
+    """Return whether a value, and all that is in it, is what it will be when the task runs."""
+    if isinstance(value, dict):
+        return all(is_plain(each) for pair in value.items() for each in pair)
+    if isinstance(value, list | tuple):
+        return all(map(is_plain, value))
+    return is_literal(value)
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -1,56 +1,27 @@
-"""Thousands of images in one task: as fast as the key allows, each paid for once."""
+"""A batch of Seedream's images: what an item does not say is Seedream's."""
 
 from __future__ import annotations
 
-import tempfile
-from dataclasses import replace
-from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, cast, get_args
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_aisa.core.batch.source import check_requests, iter_requests
-from airflow_provider_aisa.core.batch.spec import (
-    BatchSpec,
-    ItemDefaults,
-    OnItemFailure,
-    parse_max_concurrency,
-    parse_max_failures,
-)
 from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL, DEFAULT_SIZE
-from airflow_provider_aisa.core.gateway.request import parse_max_cost
-from airflow_provider_aisa.core.layout import Target
-from airflow_provider_aisa.core.threads import in_background, run_apart
-from airflow_provider_aisa.exceptions import InvalidRequest
 from airflow_provider_aisa.hooks.aisa import AisaHook
-from airflow_provider_aisa.labels import label_of_requests
-from airflow_provider_aisa.links import GalleryLink, ImagesLink, JournalLink, ManifestLink
-from airflow_provider_aisa.metrics import BatchMetrics
-from airflow_provider_aisa.operators.base import (
-    AisaOperator,
-    check_choice,
-    is_literal,
-    parse_idempotency_key,
-    prepare,
-)
-from airflow_provider_aisa.ui.notes import note_batch
+from airflow_provider_aisa.operators.image_batch import ImageBatchOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
-    from decimal import Decimal
+    from collections.abc import Mapping, Sequence
 
-    from airflow.providers.common.compat.sdk import BaseOperatorLink, Context, XComArg
+    from airflow.providers.common.compat.sdk import XComArg
 
-    from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
+    from airflow_provider_aisa.core.batch.spec import OnItemFailure
     from airflow_provider_aisa.core.job import OnPartial
     from airflow_provider_aisa.core.journal.steps import Delivery, OnExisting
-    from airflow_provider_aisa.core.s3.bucket import Bucket
-
-#: Literal items that are checked whenever the DAG is parsed; all are checked before anything is paid.
-PARSED_ITEMS: Final = 100
 
 
-class SeedreamBatchOperator(AisaOperator):
+class SeedreamBatchOperator(ImageBatchOperator):
     """Generate the images of many prompts in one task, side by side, and store them in S3.
+
+    It is ``ImageBatchOperator`` with Seedream for items that do not say their model.
 
     All items are checked and priced before the first is paid for. Each has a journal entry of its own, so a
     retry pays only for those that are not paid for yet. What became of each is in a manifest in S3: JSON
@@ -61,12 +32,14 @@ class SeedreamBatchOperator(AisaOperator):
     unknown_outcomes, errors (how many by class), and manifest_uri.
 
     :param requests: a list of prompts; a list of dicts with ``prompt`` and optionally ``id``, ``size``,
-        ``n``, ``model`` and ``s3_key``; the output of a task that returns such a list; or
+        ``n``, ``model``, ``extra_body`` and ``s3_key``; the output of a task that returns such a list; or
         ``s3://bucket/key`` of a JSON Lines file of either. Items need different ids; without one, an
         item's id is made of its request. (templated)
     :param size: of items that do not say: ``WIDTHxHEIGHT`` in pixels. (templated)
     :param n: of items that do not say: how many images, from 1. (templated)
     :param model: of items that do not say: the model's id. (templated)
+    :param extra_body: of items that do not say and whose model is Seedream's: further fields of the request,
+        such as ``{"watermark": False, "seed": 7}``. (templated)
     :param s3_key: as of ``SeedreamGenerateOperator``, and with ``{id}``. The default is
         ``seedream/<dag_id>/<run_id>/<task_id>[/<map_index>]/{id}/{index}.{ext}``. (templated)
     :param s3_bucket: the bucket; by default the ``bucket_name`` of the AWS connection. (templated)
@@ -89,27 +62,8 @@ class SeedreamBatchOperator(AisaOperator):
     :param on_partial: what fewer images than asked do to an item: ``fail`` it, or ``keep`` them.
     """
 
-    template_fields: Sequence[str] = (
-        "requests",
-        "size",
-        "n",
-        "model",
-        "s3_key",
-        "s3_bucket",
-        "idempotency_key",
-        "on_existing",
-        "max_cost_usd",
-        "aws_conn_id",
-    )
-
-    template_fields_renderers: ClassVar[dict[str, str]] = {"requests": "json"}
     custom_operator_name = "Seedream batch"
-    operator_extra_links: Collection[BaseOperatorLink] = (
-        GalleryLink(),
-        ImagesLink(),
-        ManifestLink(),
-        JournalLink(),
-    )
+    root_folder = "seedream"
 
     def __init__(
         self,
@@ -118,6 +72,7 @@ class SeedreamBatchOperator(AisaOperator):
         size: str = DEFAULT_SIZE,
         n: int | str = 1,
         model: str = DEFAULT_MODEL,
+        extra_body: Mapping[str, Any] | str | None = None,
         s3_key: str | None = None,
         s3_bucket: str | None = None,
         s3_extra_args: Mapping[str, Any] | None = None,
@@ -134,118 +89,23 @@ class SeedreamBatchOperator(AisaOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(
+            requests=requests,
             size=size,
             n=n,
             model=model,
+            extra_body=extra_body,
             s3_key=s3_key,
             s3_bucket=s3_bucket,
             s3_extra_args=s3_extra_args,
             aisa_conn_id=aisa_conn_id,
             aws_conn_id=aws_conn_id,
             max_cost_usd=max_cost_usd,
+            max_concurrency=max_concurrency,
+            on_item_failure=on_item_failure,
+            max_failures=max_failures,
             idempotency_key=idempotency_key,
             on_existing=on_existing,
             delivery=delivery,
             on_partial=on_partial,
             **kwargs,
         )
-        self.requests = requests
-        self.max_concurrency = max_concurrency
-        self.on_item_failure = on_item_failure
-        self.max_failures = max_failures
-        self._check_when_parsed()
-
-    @property
-    def map_label(self) -> str:
-        """The file of requests, or how many there are and the first of them."""
-        return label_of_requests(self.requests)
-
-    def _execute(self, context: Context) -> dict[str, Any]:
-        self._check_literals()
-        settings = AisaHook(self.aisa_conn_id).settings
-        in_background(prepare)
-        spec = self._spec(context, settings.prices)
-        if self.max_concurrency is not None:
-            most = min(settings.max_concurrency, self.max_concurrency)
-            settings = replace(settings, max_concurrency=most)
-        bucket = self._open_bucket(spec.defaults.target, connections=settings.max_concurrency)
-        spec = spec.in_bucket(bucket.name)
-        images, layout = spec.defaults.target.folder, spec.layout
-        self._note_links(context, bucket, images=images, journal=layout.folder, manifest=layout.manifest)
-        result = self._run(spec, settings, bucket)
-        self._tell(context, result, bucket=bucket.name, folder=images)
-        return result
-
-    def _run(self, spec: BatchSpec, settings: ConnectionSettings, bucket: Bucket) -> dict[str, Any]:
-        from airflow_provider_aisa.core.batch.runner import run_batch
-
-        with tempfile.TemporaryDirectory(prefix="aisa-batch-") as name:
-            folder = Path(name)
-            with spec.plan(iter_requests(self.requests, bucket.client), folder) as plan:
-                self._warn_of_unknown_models(plan.unknown_models)
-                note_batch(
-                    folder_uri=bucket.uri(spec.layout.folder),
-                    manifest_uri=bucket.uri(spec.layout.manifest),
-                    items=plan.total,
-                )
-                with BatchMetrics(dag_id=self.dag_id, task_id=self.task_id) as report:
-                    return run_apart(
-                        run_batch(spec, plan, settings=settings, bucket=bucket, folder=folder, report=report)
-                    )
-
-    def _models(self) -> Iterable[str]:
-        return (self.model,)
-
-    def _spec(self, context: Context, prices: Mapping[str, Decimal]) -> BatchSpec:
-        buyer = self._buyer(context)
-        target = self._target(self._default_folder(buyer.owner))
-        return BatchSpec(
-            ItemDefaults(size=self.size, n=self.n, model=self.model, target=target),
-            buyer,
-            policy=self._policy(),
-            on_partial=self.on_partial,
-            on_item_failure=self.on_item_failure,
-            max_failures=parse_max_failures(self.max_failures),
-            max_cost_usd=parse_max_cost(self.max_cost_usd),
-            idempotency_key=parse_idempotency_key(self.idempotency_key),
-            s3_extra_args=self.s3_extra_args or {},
-            prices=prices,
-        )
-
-    def _target(self, default_folder: str) -> Target:
-        return Target.parse(self.s3_key, self.s3_bucket, default_folder=default_folder, has_items=True)
-
-    def _check_what_is_written(self) -> None:
-        super()._check_what_is_written()
-        self._check_literal_items()
-
-    def _check_literals(self) -> None:
-        super()._check_literals()
-        parse_max_concurrency(self.max_concurrency)
-        parse_max_failures(self.max_failures)
-        check_choice("on_item_failure", self.on_item_failure, get_args(OnItemFailure))
-
-    def _check_literal_items(self) -> None:
-        """Check the first items, as far as they are written in the DAG's file."""
-        if not is_literal(self.requests):
-            return
-        check_requests(self.requests)
-        if isinstance(self.requests, str):
-            return
-        defaults = ItemDefaults(
-            size=self.size if is_literal(self.size) else DEFAULT_SIZE,
-            n=self.n if is_literal(self.n) else 1,
-            model=self.model if is_literal(self.model) else DEFAULT_MODEL,
-            target=Target.parse(None, None, has_items=True),
-        )
-        for index, raw in enumerate(islice(cast("Iterable[object]", self.requests), PARSED_ITEMS)):
-            values = raw.values() if isinstance(raw, dict) else (raw,)
-            if all(map(is_literal, values)):
-                try:
-                    defaults.read(raw)
-                except InvalidRequest as e:
-                    raise InvalidRequest(f"requests[{index}]: {e}") from None
-
-    def _warn_of_unknown_models(self, models: Iterable[str]) -> None:
-        for model in models:
-            self.log.warning("Model %r is not known here: its rules and price cannot be checked.", model)

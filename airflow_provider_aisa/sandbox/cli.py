@@ -9,13 +9,13 @@ import threading
 from typing import TYPE_CHECKING, get_args
 
 from airflow_provider_aisa.sandbox import Fault
-from airflow_provider_aisa.sandbox.contract import PRICE_USD
 from airflow_provider_aisa.sandbox.faults import KINDS, Billing, Kind
 from airflow_provider_aisa.sandbox.records import GatewayRequest
 from airflow_provider_aisa.sandbox.settings import DEFAULT_API_KEY, ImageFormat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from decimal import Decimal
 
     from airflow_provider_aisa.sandbox.records import CdnRequest
     from airflow_provider_aisa.sandbox.server import Sandbox
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _print_banner(sandbox)
     stop.wait()
     sandbox.stop()
-    print(f"\n{_money(sandbox.billed)}: what AIsa would have charged", flush=True)
+    print(f"\n{_money(sandbox.billed, sandbox.cost_usd)}: what AIsa would have charged", flush=True)
     return 0
 
 
@@ -86,6 +86,13 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         metavar="N",
         help="answer 429 above this many at once (default: no limit)",
+    )
+    add(
+        "--gemini-requests-per-minute",
+        type=int,
+        default=30,
+        metavar="N",
+        help="Gemini's own limit (default %(default)s)",
     )
     add(
         "--fault",
@@ -129,7 +136,7 @@ def _print_banner(sandbox: Sandbox) -> None:
 
 def _print_request(request: GatewayRequest | CdnRequest) -> None:
     if isinstance(request, GatewayRequest):
-        note = _money(request.billed) if request.billed else "not billed"
+        note = _money(request.billed, request.cost_usd) if request.billed else "not billed"
     else:
         note = f"credentials seen: {', '.join(request.credentials)}" if request.credentials else "image host"
     status = request.status or "cut"
@@ -137,5 +144,5 @@ def _print_request(request: GatewayRequest | CdnRequest) -> None:
     print(f"{clock}  {request.method:4} {request.path}  {status}  {note}", flush=True)
 
 
-def _money(images: int) -> str:
-    return f"{images} image{'' if images == 1 else 's'} billed, ${images * PRICE_USD}"
+def _money(images: int, cost: Decimal) -> str:
+    return f"{images} image{'' if images == 1 else 's'} billed, ${cost:.3f}"

@@ -1,32 +1,49 @@
-"""What the gateway accepts, by its OpenAPI document. Every refusal is one documented status and code."""
+"""What all routes of the gateway have in common. Every refusal is one documented status and code."""
 
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import NoReturn
 
-SEEDREAM = "seedream-4-5-251128"
-PRICE_USD = Decimal("0.040")
-MIN_PIXELS = 3_686_400
-MAX_PIXELS = 4 * 16_777_216  # not in the document: keeps a typing error from filling the memory
-MAX_IMAGES = 64  # likewise
-DEFAULT_SIZE = "2048x2048"
+#: The paths that generate images; a model's name takes the place of ``{model}``.
+IMAGES = "/v1/images/generations"
+CHAT = "/v1/chat/completions"
+GENERATE_CONTENT = "/v1beta/models/{model}:generateContent"
 
-ELSEWHERE = {
-    "wan2.7-image": "/v1/chat/completions",
-    "wan2.7-image-pro": "/v1/chat/completions",
-    "gemini-2.5-flash-image": "/v1beta/models/{model}:generateContent",
-    "gemini-3-pro-image-preview": "/v1beta/models/{model}:generateContent",
+
+@dataclass(frozen=True)
+class Model:
+    """A model that the gateway sells. `price_usd` is per image."""
+
+    owner: str
+    path: str
+    price_usd: Decimal
+    endpoint_types: tuple[str, ...]
+
+
+_WAN = ("alibaba", CHAT)
+_GEMINI = ("google", GENERATE_CONTENT)
+MODELS = {
+    "seedream-4-5-251128": Model("bytedance", IMAGES, Decimal("0.040"), ("image-generation",)),
+    "wan2.7-image": Model(*_WAN, Decimal("0.030"), ("openai",)),
+    "wan2.7-image-pro": Model(*_WAN, Decimal("0.075"), ("openai",)),
+    "gemini-2.5-flash-image": Model(*_GEMINI, Decimal("0.100"), ("gemini",)),
+    "gemini-3-pro-image-preview": Model(*_GEMINI, Decimal("0.100"), ("gemini",)),
 }
-MODELS: dict[str, object] = {
+MODEL_LIST: dict[str, object] = {
     "object": "list",
     "data": [
-        {"id": model, "object": "model", "created": 1_764_288_000, "owned_by": owner}
-        for model, owner in [(SEEDREAM, "bytedance")]
-        + [(model, "alibaba" if model.startswith("wan") else "google") for model in ELSEWHERE]
+        {
+            "id": name,
+            "object": "model",
+            "created": 1_764_288_000,
+            "owned_by": model.owner,
+            "supported_endpoint_types": list(model.endpoint_types),
+        }
+        for name, model in MODELS.items()
     ],
 }
 _TYPES = {
@@ -38,7 +55,14 @@ _TYPES = {
     422: "invalid_request_error",
     429: "rate_limit_error",
 }
-_SIZE = re.compile(r"([1-9][0-9]{0,8})x([1-9][0-9]{0,8})")
+_GOOGLE = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    405: "UNIMPLEMENTED",
+    429: "RESOURCE_EXHAUSTED",
+}
 
 
 class Refusal(Exception):
@@ -48,11 +72,21 @@ class Refusal(Exception):
         super().__init__(message)
         self.status, self.code, self.message, self.headers = status, code, message, headers or {}
 
-    def body(self, request_id: str) -> dict[str, dict[str, str]]:
+    def body(self, request_id: str) -> dict[str, dict[str, object]]:
         """Return the JSON body."""
         kind = _TYPES.get(self.status, "api_error")
-        error = {"type": kind, "code": self.code, "message": self.message, "request_id": request_id}
-        return {"error": error}
+        return {"error": {"type": kind, "code": self.code, "message": self.message, "request_id": request_id}}
+
+
+class GoogleRefusal(Refusal):
+    """A request that Gemini's own route refuses: in the shape of upstream's errors."""
+
+    def __init__(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(status, _GOOGLE[status], message, headers)
+
+    def body(self, request_id: str) -> dict[str, dict[str, object]]:
+        """Return the JSON body."""
+        return {"error": {"code": self.status, "message": self.message, "status": self.code}}
 
 
 @dataclass(frozen=True)
@@ -64,6 +98,7 @@ class ImageOrder:
     n: int
     width: int
     height: int
+    references: int = 0
 
     @property
     def size(self) -> str:
@@ -75,18 +110,14 @@ class ImageOrder:
         """Output tokens: 16,384 for a 2048x2048 image, as in the document's example."""
         return self.width * self.height // 256
 
-
-def parse_order(content_type: str, body: bytes) -> ImageOrder:
-    """Read the body of `POST /v1/images/generations`. Raises Refusal with the documented code."""
-    fields = _json_object(content_type, body)
-    model, prompt = _string(fields, "model"), _string(fields, "prompt")
-    _check_model(model)
-    n = _count(fields.get("n", 1))
-    width, height = _dimensions(_string({"size": DEFAULT_SIZE, **fields}, "size"))
-    return ImageOrder(model, prompt, n, width, height)
+    @property
+    def price_usd(self) -> Decimal:
+        """Of one image."""
+        return MODELS[self.model].price_usd
 
 
-def _json_object(content_type: str, body: bytes) -> dict[str, object]:
+def json_object(content_type: str, body: bytes) -> dict[str, object]:
+    """Read a request's body. Raises Refusal."""
     if content_type != "application/json":
         raise Refusal(400, "invalid_request", f"Content-Type must be application/json, got {content_type!r}")
     try:
@@ -102,7 +133,8 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _string(fields: dict[str, object], name: str) -> str:
+def string_at(fields: Mapping[str, object], name: str) -> str:
+    """Return a required string. Raises Refusal."""
     if name not in fields:
         raise Refusal(400, "missing_parameter", f"{name} is required")
     value = fields[name]
@@ -111,32 +143,20 @@ def _string(fields: dict[str, object], name: str) -> str:
     return value
 
 
-def _check_model(model: str) -> None:
-    if route := ELSEWHERE.get(model):
-        raise Refusal(404, "openai_error", f"model {model} is not routed through this endpoint: use {route}")
-    if model != SEEDREAM:
+def check_model(model: str, path: str) -> None:
+    """Raise Refusal when a model is unknown, or served by another path."""
+    if model not in MODELS:
         raise Refusal(404, "unknown_model", f"unknown model {model!r}: GET /v1/models lists them")
+    if (route := MODELS[model].path) != path:
+        raise Refusal(404, "openai_error", f"model {model} is not routed through this endpoint: use {route}")
 
 
-def _count(n: object) -> int:
+def count_of(n: object, most: int) -> int:
+    """Return the number of images. Raises Refusal."""
     if isinstance(n, bool) or not isinstance(n, int):
         raise Refusal(400, "invalid_parameter_type", "n must be an integer")
     if n < 1:
         raise Refusal(400, "InvalidParameter", "n must be at least 1")
-    if n > MAX_IMAGES:
-        raise Refusal(400, "InvalidParameter", f"n must be at most {MAX_IMAGES} in the sandbox")
+    if n > most:
+        raise Refusal(400, "InvalidParameter", f"n must be at most {most} here")
     return n
-
-
-def _dimensions(size: str) -> tuple[int, int]:
-    match = _SIZE.fullmatch(size)
-    if match is None:
-        raise Refusal(400, "invalid_request", f"size must be WIDTHxHEIGHT, got {size[:50]!r}")
-    width, height = int(match[1]), int(match[2])
-    if width * height < MIN_PIXELS:
-        raise Refusal(400, "InvalidParameter", f"image size must be at least {MIN_PIXELS} pixels")
-    if width * height > MAX_PIXELS:
-        raise Refusal(
-            400, "InvalidParameter", f"image size must be at most {MAX_PIXELS} pixels in the sandbox"
-        )
-    return width, height

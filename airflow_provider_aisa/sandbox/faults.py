@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from airflow_provider_aisa.sandbox.contract import CHAT, GENERATE_CONTENT, IMAGES
 from airflow_provider_aisa.sandbox.fields import known_fields, require_int, require_seconds, require_text
 
 FaultKind = Literal[
@@ -59,8 +60,9 @@ FaultKind = Literal[
 ]
 Billing = Literal["never", "if asked", "always"]
 
-GENERATIONS = "/v1/images/generations"
-MODEL_LIST = "/v1/models"
+#: Where a fault strikes: any route that generates images, the model list, or the CDN.
+GENERATIONS = "generations"
+LISTING = "/v1/models"
 CDN = "cdn"
 
 
@@ -135,8 +137,8 @@ class Fault:
     and paid for all the same; a kind that never bills refuses it. `retry_after` (seconds) sets the header of
     that name. `delay` is in seconds: how long `cdn_slow` takes in all, how long a drip waits before each
     byte. `prompt` narrows the fault to requests, and their images, whose prompt contains this text;
-    `path="/v1/models"` moves a gateway fault to the model list. Raises ValueError when the fields do not fit
-    together.
+    `path` narrows a gateway fault to one route, and `path="/v1/models"` moves it to the model list. Raises
+    ValueError when the fields do not fit together.
     """
 
     kind: FaultKind
@@ -163,9 +165,8 @@ class Fault:
         self._check_path()
 
     def _check_path(self) -> None:
-        allowed = (
-            [] if self.rule.cdn else [GENERATIONS] if self.rule.shapes_images else [GENERATIONS, MODEL_LIST]
-        )
+        routes = [IMAGES, CHAT, GENERATE_CONTENT]
+        allowed = [] if self.rule.cdn else routes if self.rule.shapes_images else [*routes, LISTING]
         if self.path is not None and self.path not in allowed:
             expected = " or ".join(allowed) or "none"
             raise ValueError(f"{self.kind} cannot hit path {self.path!r}: expected {expected}")
@@ -177,8 +178,8 @@ class Fault:
 
     @property
     def target(self) -> str:
-        """Where it strikes: a gateway path, or the CDN."""
-        return CDN if self.rule.cdn else self.path or GENERATIONS
+        """Where it strikes: any route that generates images, the model list, or the CDN."""
+        return CDN if self.rule.cdn else LISTING if self.path == LISTING else GENERATIONS
 
     @property
     def bills(self) -> bool:
@@ -212,11 +213,12 @@ class FaultQueue:
         with self._lock:
             self._pending.append(fault)
 
-    def take(self, target: str, prompt: str = "") -> Fault | None:
+    def take(self, target: str, prompt: str = "", *, path: str | None = None) -> Fault | None:
         """Return what happens to this request. The first match decides, even if it lets it pass."""
         with self._lock:
             for position, fault in enumerate(self._pending):
-                if fault.target == target and (fault.prompt or "") in prompt:
+                is_here = fault.path is None or path is None or fault.path == path
+                if fault.target == target and is_here and (fault.prompt or "") in prompt:
                     return self._spend(position, fault)
         return None
 

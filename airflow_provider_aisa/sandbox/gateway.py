@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from airflow_provider_aisa.sandbox.contract import MODELS, PRICE_USD, ImageOrder, Refusal, parse_order
-from airflow_provider_aisa.sandbox.faults import GENERATIONS, MODEL_LIST
+from airflow_provider_aisa.sandbox.contract import GENERATE_CONTENT, MODEL_LIST, ImageOrder, Refusal
+from airflow_provider_aisa.sandbox.faults import GENERATIONS, LISTING
 from airflow_provider_aisa.sandbox.hostile import drip_body, drip_headers, endless_body, gzip_bomb
 from airflow_provider_aisa.sandbox.images import render
 from airflow_provider_aisa.sandbox.records import GatewayRequest, LedgerEntry
+from airflow_provider_aisa.sandbox.routes import ROUTES, Entry, FoundRoute, find_route
 from airflow_provider_aisa.sandbox.wire import cut, html_page, lower_headers, send, wait_for_client_to_leave
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ _TITLES = {
 }
 #: Faults without images that take as long as a generation: somebody has waited for one.
 _SLOW = {"no_images", "gateway_timeout", "html_504", "html_524"}
-_METHODS = {GENERATIONS: "POST", MODEL_LIST: "GET"}
 
 
 @dataclass(frozen=True)
@@ -99,25 +98,28 @@ class Gateway:
         return {"X-Request-ID": call.id, **self._state.limiter.headers(self._state.settings)}
 
     async def _admit(self, call: GatewayCall) -> web.StreamResponse | None:
-        self._check_route(call)
-        self._check_key(call)
-        wait = self._state.limiter.enter(self._state.settings)
-        if wait is not None:
-            raise self._limited("rate_limit_exceeded", "too many requests for this key", wait)
+        route = find_route(call.request.path)
         try:
-            return await (
-                self._generate(call) if call.request.path == GENERATIONS else self._list_models(call)
-            )
+            self._check_method(call, None if route is None else "POST")
+            self._check_key(call)
+            wait = self._state.limiter.enter(self._state.settings)
+            if wait is not None:
+                raise self._limited("rate_limit_exceeded", "too many requests for this key", wait)
+        except Refusal as refusal:
+            raise (route.refusal(refusal) if route else refusal) from None
+        try:
+            return await (self._generate(call, route) if route else self._list_models(call))
         finally:
             self._state.limiter.leave()
 
-    def _check_route(self, call: GatewayCall) -> None:
+    def _check_method(self, call: GatewayCall, allowed: str | None) -> None:
+        """Raise Refusal when a path is not served, or not with this method; `allowed` is a route's."""
         method, path = call.request.method, call.request.path
-        allowed = _METHODS.get(path)
+        if allowed is None and path == LISTING:
+            allowed = "GET"
         if allowed is None:
-            raise Refusal(
-                404, "unknown_endpoint", f"the sandbox has no {path}: it serves {', '.join(_METHODS)}"
-            )
+            served = ", ".join((*ROUTES, LISTING))
+            raise Refusal(404, "unknown_endpoint", f"the sandbox has no {path}: it serves {served}")
         if method != allowed:
             raise Refusal(
                 405, "method_not_allowed", f"{path} takes {allowed}, not {method}", {"Allow": allowed}
@@ -143,19 +145,33 @@ class Gateway:
         return Refusal(429, code, message, {**short, **retry})
 
     async def _list_models(self, call: GatewayCall) -> web.StreamResponse | None:
-        return await self._reply(call, self._state.faults.take(MODEL_LIST), MODELS)
+        return await self._reply(call, self._state.faults.take(LISTING), MODEL_LIST)
 
-    async def _generate(self, call: GatewayCall) -> web.StreamResponse | None:
-        if call.body is None:
-            raise Refusal(400, "invalid_request", "the body is larger than 1 MiB, or incomplete")
-        order = parse_order(call.request.content_type, call.body)
-        fault = self._state.faults.take(GENERATIONS, order.prompt)
+    async def _generate(self, call: GatewayCall, route: FoundRoute) -> web.StreamResponse | None:
+        try:
+            order = self._order(call, route)
+        except Refusal as refusal:
+            raise route.refusal(refusal) from None
+        fault = self._state.faults.take(GENERATIONS, order.prompt, path=route.path)
         count = images_generated(order, fault)
         if count or (fault and fault.kind in _SLOW):
             await asyncio.sleep(self._state.settings.latency)
         if count:
             self._bill(call, order, count, fault.rule.status if fault else 200)
-        return await self._reply(call, fault, await self._payload(call, order, count, fault))
+        entries = await self._entries(call, route, order, count, fault)
+        return await self._reply(call, fault, route.module.answer(order, entries, count))
+
+    def _order(self, call: GatewayCall, route: FoundRoute) -> ImageOrder:
+        limit = route.module.MAX_BODY_MIB
+        if call.body is None or len(call.body) > limit * 2**20:
+            raise Refusal(400, "invalid_request", f"the body is larger than {limit} MiB, or incomplete")
+        order = route.module.parse(route.model, call.request.content_type, call.body)
+        if route.path == GENERATE_CONTENT:
+            wait = self._state.gemini_limiter.use(self._state.settings)
+            if wait is not None:
+                message = "too many requests for this model"
+                raise Refusal(429, "rate_limit_exceeded", message, {"Retry-After": f"{wait:g}"})
+        return order
 
     def _bill(self, call: GatewayCall, order: ImageOrder, count: int, status: int | None) -> None:
         entry = LedgerEntry(
@@ -165,39 +181,39 @@ class Gateway:
             n=order.n,
             size=order.size,
             images=count,
-            cost_usd=count * PRICE_USD,
+            cost_usd=count * order.price_usd,
             status=status,
             time=datetime.now(UTC),
         )
         self._state.records.bill(entry)
 
-    async def _payload(
-        self, call: GatewayCall, order: ImageOrder, count: int, fault: Fault | None
-    ) -> dict[str, object]:
+    async def _entries(
+        self, call: GatewayCall, route: FoundRoute, order: ImageOrder, count: int, fault: Fault | None
+    ) -> list[Entry]:
         kind = fault.kind if fault else None
-        entries = count + EXTRA_IMAGES if kind == "more_images" else count
-        data = [
-            await self._entry(picture, order, kind)
-            for picture in self._state.pictures(order, entries, call.number)
-        ]
+        if kind is None and route.module.ALWAYS_BASE64:
+            kind = "b64_json"
+        if fault and not fault.rule.shapes_images:
+            return []  # No answer holds them.
+        number = count + EXTRA_IMAGES if kind == "more_images" else count
+        pictures = self._state.pictures(order, number, call.number)
+        entries = [await self._entry(picture, kind, route) for picture in pictures]
         if kind == "image_error":
             refused = {"code": "OutputImageSensitiveContentDetected", "message": "the image was refused"}
-            data.append({"error": refused})
-        tokens = count * order.tokens_per_image
-        usage = {"generated_images": count, "output_tokens": tokens, "total_tokens": tokens}
-        return {"model": order.model, "created": int(time.time()), "data": data, "usage": usage}
+            entries.append({"error": refused})
+        return entries
 
-    async def _entry(self, picture: Picture, order: ImageOrder, kind: str | None) -> dict[str, object]:
-        if kind == "b64_json":
+    async def _entry(self, picture: Picture, kind: str | None, route: FoundRoute) -> Entry:
+        if kind == "bad_b64":
+            return {"b64_json": "Zm9v\u00e9"}
+        if kind == "b64_json" or route.module.ALWAYS_BASE64:
             loop = asyncio.get_running_loop()
             image = await loop.run_in_executor(self._state.drawing, render, picture)
-            return {"b64_json": base64.b64encode(b"".join(image.chunks())).decode(), "size": order.size}
-        if kind == "bad_b64":
-            return {"b64_json": "Zm9v\u00e9", "size": order.size}
+            return {"b64_json": base64.b64encode(b"".join(image.chunks())).decode()}
         link = self._state.links.sign(picture, ttl=self._state.settings.link_ttl)
         if kind == "bad_link":
             link += HALF_A_CHARACTER
-        return {"url": PRIVATE_LINK if kind == "private_link" else link, "size": order.size}
+        return {"url": PRIVATE_LINK if kind == "private_link" else link}
 
     async def _reply(
         self, call: GatewayCall, fault: Fault | None, payload: dict[str, object]

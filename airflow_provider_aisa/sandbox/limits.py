@@ -73,3 +73,27 @@ class Limiter:
     def clear(self) -> None:
         """Open a new window; requests in flight stay in flight."""
         self._used, self._reset, self.max_in_flight_seen = 0, 0.0, self.in_flight
+
+
+@dataclass
+class ModelLimiter:
+    """Counts the requests for one model's images, beside the key's limits. Used from the server's thread."""
+
+    clock: Callable[[], float] = time.time
+    _used: int = 0
+    _reset: float = 0.0
+
+    def use(self, settings: SandboxSettings) -> float | None:
+        """Admit a request: None. Refused: the seconds to wait."""
+        limit = settings.gemini_requests_per_minute
+        now = self.clock()
+        if now >= self._reset:
+            self._used, self._reset = 0, now + settings.rate_window
+        if limit is not None and self._used >= limit:
+            return max(1.0, math.ceil(self._reset - now))
+        self._used += 1
+        return None
+
+    def clear(self) -> None:
+        """Open a new window."""
+        self._used, self._reset = 0, 0.0

@@ -42,6 +42,7 @@ class GatewayRequest:
     time: datetime
     status: int | None = None
     billed: int = 0
+    cost_usd: Decimal = Decimal(0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,9 @@ class Records:
             self._ledger.append(entry)
             # A reset may have come in between: the money is spent, the request is forgotten.
             if request := self._gateway.get(entry.request_id):
-                self._gateway[entry.request_id] = replace(request, billed=request.billed + entry.images)
+                self._gateway[entry.request_id] = replace(
+                    request, billed=request.billed + entry.images, cost_usd=request.cost_usd + entry.cost_usd
+                )
 
     def close(self, request_id: str, status: int | None) -> None:
         """Note how a request was answered; None: it was not."""

@@ -8,7 +8,7 @@ import json
 import socket
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Generic, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 from aiohttp import web
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _HOST = "127.0.0.1"
 _BACKLOG = 1024
+_LARGEST_BODY = 33 * 2**20
 _START_TIMEOUT = 30.0  # seconds; it takes about a millisecond
 T = TypeVar("T")
 
@@ -74,6 +75,7 @@ class Sandbox:
     requests_per_minute = _Setting["int | None"]()
     max_in_flight = _Setting["int | None"]()
     rate_window = _Setting[float]()
+    gemini_requests_per_minute = _Setting["int | None"]()
 
     def __init__(
         self,
@@ -88,6 +90,7 @@ class Sandbox:
         requests_per_minute: int | None = None,
         max_in_flight: int | None = None,
         rate_window: float = 60.0,
+        gemini_requests_per_minute: int | None = 30,
         on_request: Callable[[GatewayRequest | CdnRequest], None] | None = None,
     ) -> None:
         settings = SandboxSettings(
@@ -99,6 +102,7 @@ class Sandbox:
             requests_per_minute=requests_per_minute,
             max_in_flight=max_in_flight,
             rate_window=rate_window,
+            gemini_requests_per_minute=gemini_requests_per_minute,
         )
         require_int("port", port, minimum=0, maximum=65_535)
         require_int("cdn_port", cdn_port, minimum=0, maximum=65_535)
@@ -240,9 +244,16 @@ def _origin(gateway: Gateway, control: Control) -> Handler:
     return handle
 
 
+def _request(*parts: Any) -> web.BaseRequest:
+    """Make a request whose body may hold reference images; each route has a limit of its own."""
+    make: Any = web.BaseRequest
+    request: web.BaseRequest = make(*parts, loop=asyncio.get_running_loop(), client_max_size=_LARGEST_BODY)
+    return request
+
+
 async def _run(handler: Handler, listening: socket.socket) -> web.ServerRunner:
     # A generation goes on, and is billed, when its client has left: aiohttp must not cancel it.
-    server = web.Server(handler, access_log=None, handler_cancellation=False)
+    server = web.Server(handler, access_log=None, handler_cancellation=False, request_factory=_request)
     runner = web.ServerRunner(server, shutdown_timeout=0.05)
     await runner.setup()
     await web.SockSite(runner, listening, backlog=_BACKLOG).start()

@@ -18,6 +18,7 @@ class SandboxSettings:
 
     `image_bytes` pads each image to that many bytes, 1 GiB at most. `requests_per_minute` and `max_in_flight`
     None are off; `rate_window` shortens the minute of `requests_per_minute`, for tests that cannot wait.
+    Gemini has a limit of its own, `gemini_requests_per_minute`, whatever the key's is.
     """
 
     api_key: str = DEFAULT_API_KEY
@@ -28,6 +29,7 @@ class SandboxSettings:
     requests_per_minute: int | None = None
     max_in_flight: int | None = None
     rate_window: float = 60.0
+    gemini_requests_per_minute: int | None = 30
 
     def __post_init__(self) -> None:
         require_text("api_key", self.api_key)
@@ -36,6 +38,7 @@ class SandboxSettings:
         require_seconds("rate_window", self.rate_window)
         require_int("image_bytes", self.image_bytes, minimum=1, maximum=MAX_IMAGE_BYTES, optional=True)
         require_int("requests_per_minute", self.requests_per_minute, minimum=1, optional=True)
+        require_int("gemini_requests_per_minute", self.gemini_requests_per_minute, minimum=1, optional=True)
         require_int("max_in_flight", self.max_in_flight, minimum=1, optional=True)
         if self.image_format not in get_args(ImageFormat):
             words = ", ".join(get_args(ImageFormat))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_aisa.sandbox.drawing import Picture
 from airflow_provider_aisa.sandbox.faults import FaultQueue
 from airflow_provider_aisa.sandbox.images import fitting_format
-from airflow_provider_aisa.sandbox.limits import Limiter
+from airflow_provider_aisa.sandbox.limits import Limiter, ModelLimiter
 from airflow_provider_aisa.sandbox.records import Records
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class SandboxState:
     faults: FaultQueue = field(default_factory=FaultQueue)
     records: Records = field(default_factory=Records)
     limiter: Limiter = field(default_factory=Limiter)
+    gemini_limiter: ModelLimiter = field(default_factory=ModelLimiter)
     requests: int = 0
 
     def pictures(self, order: ImageOrder, count: int, request: int) -> list[Picture]:
@@ -94,3 +95,4 @@ class SandboxState:
         self.records.clear()
         self.links.clear()
         self.limiter.clear()
+        self.gemini_limiter.clear()

@@ -25,6 +25,7 @@ STARTED: dict[str, dict[str, Any]] = {
     "draw_banners": {},
     "choose_one": {},
     "budget": {"images": 3},
+    "families": {},
     "teams_marketing": {},
     "teams_catalogue": {},
 }
@@ -163,3 +164,10 @@ def test_links_lead_to_the_images_while_the_task_waits_and_afterwards(
     assert links["Images"] == f"{s3_store.endpoint_url}/{BUCKET}/heroes/"
     assert links["Journal"].startswith(f"{s3_store.endpoint_url}/{BUCKET}/_aisa/")
     assert json.dumps(links).count("X-Amz") == 0
+
+
+def test_families_draws_one_prompt_with_every_model(runs: dict[str, Run], s3_client: S3Client) -> None:
+    run = runs["families"]
+    assert run.wait() == "success"
+    names = [key.rpartition("/")[2] for key in stored(s3_client, "families/")]
+    assert names == ["gemini.png", "seedream.png", "wan-pro.png", "wan.png"]

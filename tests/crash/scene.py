@@ -93,7 +93,8 @@ class Scene:
             "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(aws),
         }
         options = {"prompt": self.prompt, "n": IMAGES, "size": SIZE, "deferrable": self._deferrable}
-        self.current = self._workers.start({"ti": ti, "env": env, "operator": options | operator})
+        options = {name: value for name, value in (options | operator).items() if value is not None}
+        self.current = self._workers.start({"ti": ti, "env": env, "operator": options})
         return self.current
 
     def run(self, **options: Any) -> Outcome:

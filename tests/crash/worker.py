@@ -45,18 +45,23 @@ def run_task(task: Mapping[str, Any]) -> dict[str, Any]:
 
     from airflow_provider_aisa.core import workbench
     from airflow_provider_aisa.operators.batch import SeedreamBatchOperator
+    from airflow_provider_aisa.operators.gemini import GeminiGenerateOperator
     from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
+    from airflow_provider_aisa.operators.wan import WanGenerateOperator
 
+    operators = {"gemini": GeminiGenerateOperator, "wan": WanGenerateOperator}
     # The only way in: no author may change these times, so no operator takes them.
     mock.patch.object(workbench, "TIMING", workbench.Timing(poll=_POLL, claim_margin=CLAIM_MARGIN)).start()
     context = cast("Context", {"ti": SimpleNamespace(**task["ti"])})
     if "requests" in task["operator"]:
         return SeedreamBatchOperator(task_id=task["ti"]["task_id"], **task["operator"]).execute(context)
-    operator = SeedreamGenerateOperator(task_id=task["ti"]["task_id"], **task["operator"])
+    options = dict(task["operator"])
+    kind: Any = operators.get(options.pop("family", ""), SeedreamGenerateOperator)
+    operator = kind(task_id=task["ti"]["task_id"], **options)
     trigger_row = Path(task["folder"], f"trigger-{task['ti']['run_id']}-{task['ti']['try_number']}.json")
     if not trigger_row.exists():
         try:
-            return operator.execute(context)
+            return cast("dict[str, Any]", operator.execute(context))
         except TaskDeferred as deferred:
             row = [deferred.trigger.serialize(), deferred.method_name]
             draft = trigger_row.with_suffix(f".{os.getpid()}")

@@ -14,9 +14,10 @@ import pytest
 
 from airflow_provider_aisa import exceptions
 from airflow_provider_aisa.exceptions import AisaError
+from airflow_provider_aisa.operators.gemini import GeminiGenerateOperator
 from airflow_provider_aisa.sandbox import Fault
 from tests.docs.blocks import ROOT
-from tests.operators.conftest import desk
+from tests.operators.conftest import context_of, desk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,6 +69,11 @@ def deleted_image(desk: Desk) -> object:
     return desk.run(idempotency_key="mug-01", tries=2)
 
 
+def worded_answer(desk: Desk) -> object:
+    desk.gateway.inject(Fault("no_images"))
+    return GeminiGenerateOperator(task_id="generate", prompt="A red panda").execute(context_of())
+
+
 def refused_item(desk: Desk) -> object:
     desk.gateway.inject(Fault("content_refused", prompt="heron"))
     return desk.run_batch([{"id": "panda", "prompt": "A panda"}, {"id": "heron", "prompt": "A heron"}])
@@ -84,6 +90,7 @@ SCENES: Final[dict[str, Callable[[Desk], object]]] = {
     "RateLimited": fault("rate_limited", retry_after=120),
     "GatewayFailed": fault("unavailable"),
     "OutcomeUnknown": fault("cut_after_billing", delivery="at-most-once"),
+    "ImageRefused": worded_answer,
     "FewerImages": fault("fewer_images", n=2),
     "ItemsFailed": refused_item,
     "ImageUnavailable": fault("cdn_server_error"),

@@ -5,6 +5,7 @@ Both are handlers of `httpx.MockTransport`: the package's own client, and its ow
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 import time
@@ -140,6 +141,8 @@ class FakeGateway:
         self.billed_posts: list[Post] = []
         self.on_request: Callable[[Post], object] = lambda _post: None
         self.on_answer: Callable[[Post], object] = lambda _post: None
+        #: Images are in the answer itself also where the route could have links, as some workspaces have it.
+        self.answers_inline = False
         self.in_flight = 0
         self.most_in_flight = 0
         self._lock = threading.Lock()
@@ -167,9 +170,9 @@ class FakeGateway:
         return response
 
     def _take(self, request: httpx.Request) -> tuple[Post, Answer]:
-        body = json.loads(request.content)
+        prompt, n = _asked(request)
         with self._lock:
-            post = Post(len(self.posts), body["prompt"], body.get("n", 1), request)
+            post = Post(len(self.posts), prompt, n, request)
             self.posts.append(post)
             script = self.script.get(post.prompt)
             self.in_flight += 1
@@ -187,10 +190,27 @@ class FakeGateway:
         """Put images on the bill and return links to them, by the place of the request in the bill."""
         self.charge(post, count)
         number = self.billed_posts.index(post) if count else 0
-        data = [{"url": f"{CDN}/{number}/{index}"} for index in range(count)]
-        figures = {"generated_images": count, "output_tokens": 100 * count, **usage}
-        post.delivered = answer_json(200, {"data": data, "usage": figures}, x_request_id=post_id(post))
+        links = [f"{CDN}/{number}/{index}" for index in range(count)]
+        body = self._shape(post, links, {"output_tokens": 100 * count, **usage})
+        post.delivered = answer_json(200, body, x_request_id=post_id(post))
         return post.delivered
+
+    def _shape(self, post: Post, links: list[str], usage: dict[str, Any]) -> dict[str, Any]:
+        """Return an answer as the request's route has it: links, or what they hold."""
+        inline = [base64.b64encode(FakeCdn.image(link)).decode() for link in links]
+        path = post.request.url.path
+        if path.endswith(":generateContent"):
+            parts = [{"inlineData": {"mimeType": "image/png", "data": data}} for data in inline]
+            return {"candidates": [{"content": {"parts": parts}}], "usageMetadata": usage}
+        images = inline if self.answers_inline else links
+        if path.endswith("/chat/completions"):
+            contents = [[{"type": "image", "image": image}] for image in images]
+            return {"choices": [{"message": {"content": one}} for one in contents], "usage": usage}
+        name = "b64_json" if self.answers_inline else "url"
+        return {
+            "data": [{name: image} for image in images],
+            "usage": {"generated_images": len(links), **usage},
+        }
 
     @property
     def sent(self) -> list[str]:
@@ -227,6 +247,17 @@ class FakeGateway:
         for post in list(self.posts):
             counts[post.prompt] += number(post)
         return +counts
+
+
+def _asked(request: httpx.Request) -> tuple[str, int]:
+    """Return the prompt of a request to any route, and how many images it makes."""
+    body = json.loads(request.content)
+    if "contents" in body:
+        return next(part["text"] for part in body["contents"][0]["parts"] if "text" in part), 1
+    if "messages" in body:
+        content = body["messages"][0]["content"]
+        return next(part["text"] for part in content if part["type"] == "text"), body.get("n", 4)
+    return body["prompt"], body.get("n", 1)
 
 
 def post_id(post: Post) -> str:

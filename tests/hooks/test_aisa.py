@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import BaseHook, redact
 from airflow_provider_aisa.core.gateway.client import AisaClient
 from airflow_provider_aisa.core.gateway.pacing import pacer_for
 from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
-from airflow_provider_aisa.exceptions import InvalidConnection, InvalidRequest, ModelNotRouted, OutcomeUnknown
+from airflow_provider_aisa.exceptions import InvalidConnection, InvalidRequest, OutcomeUnknown
 from airflow_provider_aisa.hooks import aisa
 from airflow_provider_aisa.hooks.aisa import AisaHook
 from airflow_provider_aisa.sandbox import Fault, Sandbox
@@ -311,8 +311,24 @@ def test_a_wrong_request_is_refused_before_the_connection_is_looked_up(is_async:
 
     with pytest.raises(InvalidRequest, match="1024x1024"):
         generate("a", size="1024x1024")
-    with pytest.raises(ModelNotRouted):
-        generate("a", model="wan2.7-image")
+    with pytest.raises(InvalidRequest, match="leave size out"):
+        generate("a", model="wan2.7-image", size="2048x2048")
+    with pytest.raises(InvalidRequest, match="leave n out"):
+        generate("a", model="gemini-3-pro-image-preview", n=2)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize(
+    ("model", "fields"), [("wan2.7-image", {"n": 2}), ("gemini-3-pro-image-preview", {"image_size": "1K"})]
+)
+def test_images_of_every_family_are_generated(
+    sandbox_hook: AisaHook, aisa_sandbox: Sandbox, is_async: bool, model: str, fields: dict[str, Any]
+) -> None:
+    if is_async:
+        response = asyncio.run(sandbox_hook.agenerate_images("a red panda", model=model, **fields))
+    else:
+        response = sandbox_hook.generate_images("a red panda", model=model, **fields)
+    assert len(response.available) == aisa_sandbox.billed == fields.get("n", 1)
 
 
 @pytest.mark.parametrize("is_async", [False, True])

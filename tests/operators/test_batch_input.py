@@ -12,11 +12,11 @@ from airflow_provider_aisa import chunk_requests
 from airflow_provider_aisa.exceptions import (
     InvalidConnection,
     InvalidRequest,
-    ModelNotRouted,
     OverBudget,
     StorageFailed,
 )
-from airflow_provider_aisa.operators.batch import PARSED_ITEMS, SeedreamBatchOperator
+from airflow_provider_aisa.operators.batch import SeedreamBatchOperator
+from airflow_provider_aisa.operators.image_batch import PARSED_ITEMS
 from tests.operators.conftest import SMALL, context_of
 from tests.series import needs_3_0
 
@@ -41,11 +41,11 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"requests": [{"prompt": "p", "id": ""}]}, InvalidRequest, "id '' is no id"),
     ({"requests": [{"prompt": "p", "n": 0}]}, InvalidRequest, "requests[0]: n 0 is not a number of images"),
     ({"requests": [{"prompt": "p", "size": "64x64"}]}, InvalidRequest, "try '1920x1920'"),
-    ({"requests": [{"prompt": "p", "model": "wan2.7-image"}]}, InvalidRequest, "/v1/chat/completions"),
+    ({"requests": [{"prompt": "p", "model": "wan2.7-image", "n": 5}]}, InvalidRequest, "at most 4 images"),
     ({"requests": [{"prompt": "p", "s3_key": "{sku}.png"}]}, InvalidRequest, "{id}, {index}, {sha256}"),
     ({"size": "1024x1024"}, InvalidRequest, "needs at least 3,686,400: try '1920x1920'"),
     ({"n": "two"}, InvalidRequest, "whole number from 1"),
-    ({"model": "wan2.7-image"}, ModelNotRouted, "POST /v1/chat/completions"),
+    ({"requests": ["p"], "model": "gemini-9", "extra_body": {"n": 2}}, InvalidRequest, "may not set 'n'"),
     ({"max_cost_usd": "cheap"}, InvalidRequest, "amount in USD"),
     ({"s3_key": "{number}.png"}, InvalidRequest, "nobody fills in"),
     ({"on_existing": "overwrite"}, InvalidRequest, "'reuse' or 'regenerate' or 'fail'"),

@@ -20,7 +20,7 @@ WIDTH: Final = 120
 STEPS: Final = {
     "InvalidConnection": "use a number of seconds",
     "InvalidRequest": "try '1920x1920'",
-    "ModelNotRouted": "Use AisaHook.request",
+    "ModelNotRouted": "Use WanGenerateOperator",
     "ContentRefused": "Change the prompt",
     "OverBudget": "Raise max_cost_usd",
     "KeyRefused": "Check the key",
@@ -28,6 +28,7 @@ STEPS: Final = {
     "RateLimited": "Lower max_concurrency",
     "GatewayFailed": "Try again later",
     "OutcomeUnknown": "Look at the usage page",
+    "ImageRefused": "Change the prompt",
     "FewerImages": "Set on_partial='keep'",
     "ItemsFailed": "Fix the items that say so",
     "ImageUnavailable": "A retry fetches it again",

@@ -7,20 +7,30 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from decimal import Decimal
 from typing import Any, Final, cast
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL
+from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.journal.entry import EntryState
 from airflow_provider_aisa.core.journal.steps import Policy
 from airflow_provider_aisa.exceptions import AisaError, OutcomeUnknown
-from tests.paying.world import ANSWERS, CLEARED, IMAGES, STALE, WAITING, Actor, World, content_of, link
+from tests.paying.world import ANSWERS, CLEARED, STALE, WAITING, Actor, World, content_of, link
 
 PHASES: Final = (Phase.explicit, Phase.reuse, Phase.generate)  # Shrinking runs of threads takes minutes.
-PRICE: Final = Decimal("0.04")
+#: Every family of models, with links and with images that are in the answer itself.
+KINDS: Final = {
+    "Seedream": (DEFAULT_MODEL, False),
+    "Seedream, inline": (DEFAULT_MODEL, True),
+    "Wan": ("wan2.7-image", False),
+    "Wan, inline": ("wan2.7-image", True),
+    "Gemini": ("gemini-3-pro-image-preview", True),
+}
 MOST_STEPS: Final = 3_000
+LARGEST_ENTRY: Final = 16 * 1024  # bytes: without an image in base64
 
 
 def story(examples: int) -> Callable[[Callable[[int], None]], Callable[[], None]]:
@@ -42,9 +52,14 @@ class Story:
     of requests that are under way, or copies die; and what is rewritten in place stays what it was.
     """
 
-    def __init__(self, seed: int, *, answers: list[str], crashes: int, **actor: Any) -> None:
+    def __init__(
+        self, seed: int, *, answers: list[str], crashes: int, kind: str | None = None, **actor: Any
+    ) -> None:
         self.decisions = random.Random(seed)  # noqa: S311 - not for secrets
-        self.world = World(answer=lambda: self.decisions.choice(answers))
+        model, answers_inline = KINDS[kind or self.decisions.choice(sorted(KINDS))]
+        self.world = World(
+            answer=lambda: self.decisions.choice(answers), model=model, answers_inline=answers_inline
+        )
         self.actor = actor
         self.crashes = self.decisions.randint(0, crashes)
         self.meddles = self.decisions.randint(0, 4)
@@ -104,10 +119,11 @@ class Story:
         if not actor.is_over or actor.receipt is None or actor.receipt.error is not None:
             return
         result = actor.receipt.result
-        assert [image["index"] for image in result["images"]] == list(range(IMAGES))
+        count = self.world.images
+        assert [image["index"] for image in result["images"]] == list(range(count))
         contents = [self.world.content(image["key"]) for image in result["images"]]
         assert contents in [
-            [content_of(link(number, index)) for index in range(IMAGES)]
+            [content_of(link(number, index)) for index in range(count)]
             for number in range(len(self.world.bill))
         ], "an image of another purchase is returned"
 
@@ -141,6 +157,7 @@ def test_two_copies_any_answers_and_any_crashes_leave_nothing_unsaid(seed: int) 
     entry = told.world.entry()
     assert entry.state is EntryState.STORED
     assert "https://" not in entry.to_json().decode()
+    assert len(entry.to_json()) < LARGEST_ENTRY
 
 
 @story(150)
@@ -159,7 +176,10 @@ def test_at_most_once_never_sends_after_a_request_that_may_have_been_billed(seed
 @story(100)
 def test_a_budget_counts_all_that_was_or_may_have_been_paid(seed: int) -> None:
     """Three images' worth of prompts that change between the attempts, lost responses and crashes."""
-    told = Story(seed, answers=EVERYTHING, crashes=3, max_retries=3, max_cost_usd=4 * PRICE)
+    kind = sorted(KINDS)[seed % len(KINDS)]
+    price = ImageRequest.parse(prompt="p", model=KINDS[kind][0]).price_usd({})
+    assert price is not None
+    told = Story(seed, answers=EVERYTHING, crashes=3, kind=kind, max_retries=3, max_cost_usd=4 * price)
     told.meddles = told.stills = 0
 
     for prompt in ("p1", "p2", "p1", "p3"):
@@ -167,7 +187,7 @@ def test_a_budget_counts_all_that_was_or_may_have_been_paid(seed: int) -> None:
         told.run(told.start())
         told.world.clock.skip(STALE)
 
-    assert len(told.world.bill) * IMAGES * PRICE <= 4 * PRICE
+    assert len(told.world.bill) * told.world.images * price <= 4 * price
 
 
 @story(100)
@@ -188,13 +208,14 @@ def test_what_is_stored_stands_until_its_successor_is_stored(seed: int) -> None:
     assert told.world.posts == posts, "reuse has paid although images were stored"
     number = 0 if anew.error is not None else len(told.world.bill) - 1
     contents = [told.world.content(image.key) for image in last.receipt.images]
-    assert contents == [content_of(link(number, index)) for index in range(IMAGES)]
+    assert contents == [content_of(link(number, index)) for index in range(told.world.images)]
 
 
-def test_every_single_crash_point_ends_in_stored_images() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_single_crash_point_ends_in_stored_images(kind: str) -> None:
     table: list[tuple[str, int, int]] = []
-    for point, label in enumerate(_steps_of_a_run()):
-        world = World()
+    for point, label in enumerate(_steps_of_a_run(kind)):
+        world = _world_of(kind)
         actor = Actor(world)
         for _ in range(point):
             actor.step()
@@ -207,15 +228,22 @@ def test_every_single_crash_point_ends_in_stored_images() -> None:
         table.append((label, len(world.bill), again.unknown_outcomes))
         assert len(world.bill) == 1 or again.unknown_outcomes == 1, label
         assert [world.content(image.key) for image in again.images] == [
-            content_of(link(len(world.bill) - 1, index)) for index in range(IMAGES)
+            content_of(link(len(world.bill) - 1, index)) for index in range(world.images)
         ]
-    twice = {label for label, billed, _ in table if billed > 1}
-    # The write before which a run is billed twice is the one of the paid response.
-    assert twice == {"billed, no response", "before PutObject"}, table
+    twice = [label for label, billed, _ in table if billed > 1]
+    # The write before which a run is billed twice is the one of the paid response; of images that are in the
+    # answer itself, the one of the last of them, whatever becomes of the entry.
+    before = ["after PutObject", "before PutObject"] * (world.images - 1) if KINDS[kind][1] else []
+    assert twice == ["billed, no response", "before PutObject", *before], table
 
 
-def _steps_of_a_run() -> list[str]:
-    actor = Actor(World())
+def _world_of(kind: str) -> World:
+    model, answers_inline = KINDS[kind]
+    return World(model=model, answers_inline=answers_inline)
+
+
+def _steps_of_a_run(kind: str) -> list[str]:
+    actor = Actor(_world_of(kind))
     seen = []
     while not actor.is_over:
         seen.append(actor.at)

@@ -20,6 +20,7 @@ import httpx
 
 from airflow_provider_aisa.core.budget import Budget
 from airflow_provider_aisa.core.gateway.client import AisaClient
+from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL, family_of
 from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.generate import generate
 from airflow_provider_aisa.core.images.download import Fetcher
@@ -93,11 +94,15 @@ class World:
     clock: Clock = field(default_factory=Clock)
     #: Chooses among :data:`ANSWERS`.
     answer: Callable[[], str] = lambda: "images"
+    model: str = DEFAULT_MODEL
+    #: Images come in the answer itself, whatever the route.
+    answers_inline: bool = False
 
     def __post_init__(self) -> None:
         self.store = FakeS3(clock=self.clock)
         self.meddler = Meddler(self.store)
         self.gateway = FakeGateway()
+        self.gateway.answers_inline = self.answers_inline
         self.gateway.otherwise = self._answer
         self.gateway.on_request = lambda post: _sender(post).checkpoint("sent, not billed")
         self.gateway.on_answer = lambda post: _sender(post).checkpoint("billed, no response")
@@ -105,6 +110,11 @@ class World:
 
     def _answer(self, gateway: FakeGateway, post: Post) -> httpx.Response:
         return ANSWERS[self.answer()](gateway, post)
+
+    @property
+    def images(self) -> int:
+        """How many a request is for."""
+        return 1 if family_of(self.model).is_one_by_one else IMAGES
 
     @property
     def posts(self) -> int:
@@ -161,11 +171,12 @@ class Actor:
         self.is_sending = False
         self._max_retries = max_retries
         self._timing = timing
+        request = ImageRequest.parse(prompt=prompt, n=world.images, model=world.model)
         self._job = Job(
-            ImageRequest.parse(prompt=prompt, n=IMAGES),
+            request,
             Target(BUCKET, template),
             buyer,
-            price_usd=ImageRequest.parse(prompt=prompt).price_usd({}),
+            price_usd=request.price_usd({}),
             max_cost_usd=max_cost_usd,
             policy=policy,
             idempotency_key=idempotency_key,

@@ -101,7 +101,15 @@ def test_the_printed_curl_command_injects_a_fault() -> None:
 
 def test_options_reach_the_sandbox() -> None:
     options = "--latency 0.01 --image-format jpeg --image-bytes 300000 --link-ttl 60 --requests-per-minute 9"
-    with terminal(*options.split(), "--max-in-flight", "2", "--fault", "server_error:2") as shell:
+    with terminal(
+        *options.split(),
+        "--max-in-flight",
+        "2",
+        "--gemini-requests-per-minute",
+        "7",
+        "--fault",
+        "server_error:2",
+    ) as shell:
         url = shell.base_url.removesuffix("/v1") + "/_sandbox/settings"
         settings = httpx.get(url, trust_env=False).json()
         statuses = [shell.generate().status_code for _ in range(3)]
@@ -115,6 +123,7 @@ def test_options_reach_the_sandbox() -> None:
         "requests_per_minute": 9,
         "max_in_flight": 2,
         "rate_window": 60,
+        "gemini_requests_per_minute": 7,
     }
 
 

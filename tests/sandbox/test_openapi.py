@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from airflow_provider_aisa.sandbox import Sandbox
@@ -13,6 +14,11 @@ PROSE = {
     "example: 2048x2048\n": "enum: [2048x2048, 1920x1920, 2304x1600, 2560x1920]\n",
     "minimum: 1\n": "maximum: 64\n",
 }
+
+
+#: AIsa's own documents of the two other routes, as they are in its public repository `AIsa-team/docs`.
+CHAT_DOCUMENT = Path(__file__).with_name("chat-image-generation.json")
+GEMINI_DOCUMENT = Path(__file__).with_name("gemini-openapi.json")
 
 
 def with_its_prose_as_schema() -> str:
@@ -56,3 +62,41 @@ def test_the_sandbox_passes_every_check_when_the_prose_is_schema(
     document = tmp_path / "openapi.yaml"
     document.write_text(with_its_prose_as_schema())
     schemathesis(aisa_sandbox, document, tmp_path)
+
+
+def test_the_sandbox_conforms_to_the_document_of_images_in_a_chat(
+    aisa_sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """What AIsa says in prose: what a part has to hold, and 404 for a model that there is not."""
+    document = json.loads(CHAT_DOCUMENT.read_text())
+    operation = document["paths"]["/chat/completions"]["post"]
+    operation["responses"]["404"] = {"description": "unknown_model, or a model of another route"}
+    body = operation["requestBody"]["content"]["application/json"]
+    message = body["schema"]["properties"]["messages"]["items"]
+    part = message["properties"]["content"]["items"]
+    part["required"] = ["type", "text", "image_url"]
+    part["properties"]["image_url"]["required"] = ["url"]
+    schemathesis(aisa_sandbox, written(document, tmp_path), tmp_path)
+
+
+def test_the_sandbox_conforms_to_the_document_of_gemini(aisa_sandbox: Sandbox, tmp_path: Path) -> None:
+    """What the document says in its prose, as schema: a model that exists, and parts that hold something.
+
+    Its ``oneOf`` of two objects without a required member allows none of the parts that Gemini knows.
+    """
+    aisa_sandbox.gemini_requests_per_minute = None
+    document = json.loads(GEMINI_DOCUMENT.read_text())
+    operation = document["paths"]["/models/{model}:generateContent"]["post"]
+    operation["parameters"][0]["schema"]["enum"] = ["gemini-3-pro-image-preview", "gemini-2.5-flash-image"]
+    parts = document["components"]["schemas"]["Content"]["properties"]["parts"]["items"]
+    text = {"type": "object", "required": ["text"], "properties": {"text": {"type": "string"}}}
+    parts.clear()
+    parts.update(text)
+    schemathesis(aisa_sandbox, written(document, tmp_path), tmp_path)
+
+
+def written(document: object, folder: Path) -> Path:
+    """Put a document into a file."""
+    path = folder / "openapi.json"
+    path.write_text(json.dumps(document))
+    return path

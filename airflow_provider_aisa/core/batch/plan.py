@@ -16,6 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Self
 
+from airflow_provider_aisa.core import typed_json
 from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.layout import SUFFIXES, Target
 from airflow_provider_aisa.exceptions import InvalidRequest
@@ -132,7 +133,7 @@ class Plan:
             self.total,
             place,
             item.id,
-            json.dumps([request.prompt, request.width, request.height, request.n, request.model]),
+            json.dumps(typed_json.dump(request)),
             item.target.template,
             request.n,
             None if price is None else str(price),
@@ -236,7 +237,7 @@ class Plan:
                     Item(
                         item_id,
                         True,
-                        ImageRequest(*json.loads(request)),
+                        typed_json.load(ImageRequest, json.loads(request)),
                         Target(self._bucket, template),
                         None if price is None else Decimal(price),
                         journal,

@@ -11,7 +11,8 @@ from typing import Any, Final, Literal, Self
 
 from airflow_provider_aisa.core.batch.plan import Item, Plan
 from airflow_provider_aisa.core.batch.source import RawRequest
-from airflow_provider_aisa.core.gateway.request import ImageRequest
+from airflow_provider_aisa.core.gateway.models import SEEDREAM, Family, family_of
+from airflow_provider_aisa.core.gateway.request import UNSET, ImageRequest
 from airflow_provider_aisa.core.job import BatchPlace, Job, OnPartial
 from airflow_provider_aisa.core.journal.entry import Buyer
 from airflow_provider_aisa.core.journal.steps import Policy
@@ -20,7 +21,17 @@ from airflow_provider_aisa.exceptions import InvalidRequest
 
 OnItemFailure = Literal["keep", "fail"]
 
-FIELDS: Final = ("prompt", "id", "size", "n", "model", "s3_key")
+FIELDS: Final = (
+    "prompt",
+    "id",
+    "size",
+    "n",
+    "model",
+    "s3_key",
+    "aspect_ratio",
+    "image_size",
+    "extra_body",
+)
 MAX_ID: Final = 200  # characters
 _MOST: Final = 10**MAX_ID  # as a number; Python refuses to write far longer ones
 _DERIVED_ID: Final = 16  # hex digits of the request's fingerprint
@@ -32,13 +43,19 @@ _LONGEST_PROBLEM: Final = 500  # characters: an author's value may be of any len
 class ItemDefaults:
     """What an item has that does not say otherwise; all as in :meth:`ImageRequest.parse`.
 
+    :param size: of items whose model takes a size.
+    :param n: of items whose model makes several images in a request.
     :param target: parsed for items, with the batch's bucket as soon as that is known.
+    :param aspect_ratio: of items whose model takes one; so are the others.
     """
 
     size: object
     n: object
     model: object
     target: Target
+    aspect_ratio: object = None
+    image_size: object = None
+    extra_body: object = None
 
     def read(self, raw: object) -> Item:
         """Read a prompt, or a dict with ``prompt`` and optionally the other :data:`FIELDS`.
@@ -46,18 +63,32 @@ class ItemDefaults:
         :raises InvalidRequest: whatever is wrong with it; the message does not hold the prompt.
         """
         fields = _fields(raw)
+        model = _given(fields, "model", self.model)
+        family = family_of(model) if isinstance(model, str) else SEEDREAM
         request = ImageRequest.parse(
             prompt=fields["prompt"],
-            size=_given(fields, "size", self.size),
-            n=_given(fields, "n", self.n),
-            model=_given(fields, "model", self.model),
+            size=_given(fields, "size", self.size if family.has_size and self.size is not None else UNSET),
+            n=_given(fields, "n", 1 if family.is_one_by_one else self.n),
+            model=model,
+            extra_body=_given(fields, "extra_body", self._extra_body(family)),
+            aspect_ratio=self._option(fields, family, "aspect_ratio"),
+            image_size=self._option(fields, family, "image_size"),
         )
+        request.check_single()
         given = fields.get("id")
         item_id = request.fingerprint()[:_DERIVED_ID] if given is None else parse_id(given)
         target = self.target
         if fields.get("s3_key") is not None:
             target = Target.parse(fields["s3_key"], target.bucket, has_items=True)
         return Item(item_id, given is not None, request, target.of_item(item_id))
+
+    def _option(self, fields: Mapping[str, Any], family: Family, name: str) -> object:
+        return _given(fields, name, getattr(self, name) if name in family.options else None)
+
+    def _extra_body(self, family: Family) -> object:
+        """Return the default for items of the batch's own family: others have other fields."""
+        own = family_of(self.model) if isinstance(self.model, str) else SEEDREAM
+        return self.extra_body if family == own else None
 
 
 @dataclass(frozen=True, slots=True)

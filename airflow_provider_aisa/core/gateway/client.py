@@ -7,8 +7,8 @@ import logging
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urljoin, urlsplit
@@ -20,7 +20,7 @@ from airflow_provider_aisa.core.gateway.pacing import Pacer, pacer_for
 from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.gateway.response import GenerationResponse
 from airflow_provider_aisa.core.gateway.retries import Call, Outcome, Retries
-from airflow_provider_aisa.core.gateway.routes import images
+from airflow_provider_aisa.core.gateway.routes import route_of
 from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
 from airflow_provider_aisa.core.net.proxies import read_proxies
 from airflow_provider_aisa.core.net.transport import CannotConnect, Transport
@@ -114,21 +114,34 @@ class AisaClient:
         """Return what decides whether and when a call is sent again."""
         return Retries(call, self.settings, max_wait=self._max_wait, randomness=self._randomness)
 
-    def slot(self, *, patience: float) -> AbstractContextManager[None]:
-        """Return a slot of the key, to be held while a request is in flight. For threads.
+    @contextmanager
+    def slot(self, call: Call, *, patience: float) -> Iterator[None]:
+        """Hold a slot of the key while a request is in flight, once its model's turn has come. For threads.
 
         :param patience: seconds; a pause that lasts longer raises RateLimited instead.
         """
-        return self._pacer.slot(self.sleep, patience=patience)
+        with ExitStack() as stack:
+            if call.own_rate is not None:
+                own = self._pacer.of_model(*call.own_rate)
+                stack.enter_context(own.slot(self.sleep, patience=patience))
+            stack.enter_context(self._pacer.slot(self.sleep, patience=patience))
+            yield
 
-    def aslot(
-        self, *, patience: float, sleep: Callable[[float], Awaitable[None]] | None = None
-    ) -> AbstractAsyncContextManager[None]:
-        """Return what :meth:`slot` does, for event loops.
+    @asynccontextmanager
+    async def aslot(
+        self, call: Call, *, patience: float, sleep: Callable[[float], Awaitable[None]] | None = None
+    ) -> AsyncIterator[None]:
+        """Do what :meth:`slot` does, for event loops.
 
         :param sleep: how to wait for the turn; None for the client's own way.
         """
-        return self._pacer.aslot(sleep or self.asleep, patience=patience)
+        wait = sleep or self.asleep
+        async with AsyncExitStack() as stack:
+            if call.own_rate is not None:
+                own = self._pacer.of_model(*call.own_rate)
+                await stack.enter_async_context(own.aslot(wait, patience=patience))
+            await stack.enter_async_context(self._pacer.aslot(wait, patience=patience))
+            yield
 
     def next_delay(self, outcome: Outcome, retries: Retries) -> float | None:
         """Return the seconds to wait before the call is sent again; None for a success.
@@ -156,9 +169,9 @@ class AisaClient:
     def read(self, response: httpx.Response, request: ImageRequest) -> GenerationResponse:
         """Read the success that a request was answered with.
 
-        :raises OutcomeUnknown: it is not the answer to a billed request.
+        :raises OutcomeUnknown: it is not the answer to a billed request, or (ImageRefused) it holds no image.
         """
-        return images.read(response, request, api_key=self.settings.api_key)
+        return route_of(request).read(response, request, api_key=self.settings.api_key)
 
     # --- whole calls
 
@@ -187,7 +200,7 @@ class AisaClient:
         """Send any call and return its 2xx response; raises as :meth:`generate` does."""
         retries = self.retries(call)
         while True:
-            with self.slot(patience=retries.patience):
+            with self.slot(call, patience=retries.patience):
                 outcome = self.exchange(call)
             delay = self.next_delay(outcome, retries)
             if delay is None and isinstance(outcome, httpx.Response):
@@ -202,7 +215,7 @@ class AisaClient:
         """
         retries = self.retries(call)
         while True:
-            async with self.aslot(patience=retries.patience):
+            async with self.aslot(call, patience=retries.patience):
                 outcome = await self._exchange_apart(call)
             delay = self.next_delay(outcome, retries)
             if delay is None and isinstance(outcome, httpx.Response):
@@ -296,4 +309,4 @@ class AisaClient:
 
 def generation(request: ImageRequest, *, at_most_once: bool = False) -> Call:
     """Return the call that generates a request's images."""
-    return images.build(request, at_most_once=at_most_once)
+    return route_of(request).build(request, at_most_once=at_most_once)

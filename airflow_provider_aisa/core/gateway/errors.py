@@ -1,6 +1,7 @@
 """What an answer that is no success stands for: one of our errors, in the gateway's words.
 
-Codes: https://aisa.one/docs, "Error Codes".
+Codes: https://aisa.one/docs, "Error Codes". On Gemini's route upstream's own shape comes through:
+``{"error": {"code": 400, "message": …, "status": "INVALID_ARGUMENT"}}``.
 """
 
 from __future__ import annotations
@@ -29,6 +30,22 @@ if TYPE_CHECKING:
 
 _LONGEST_CODE: Final = 80
 
+#: Upstream's codes on Gemini's route, and the HTTP status of each: https://cloud.google.com/apis/design/errors.
+_GOOGLE_STATUS: Final = {
+    "INVALID_ARGUMENT": 400,
+    "FAILED_PRECONDITION": 400,
+    "OUT_OF_RANGE": 400,
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
+    "NOT_FOUND": 404,
+    "RESOURCE_EXHAUSTED": 429,
+    "INTERNAL": 500,
+    "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+}
+#: Under a 500: the workspace has no access to the model, and nothing was generated.
+_NO_ACCESS: Final = "model_not_found"
+
 _BY_CODE: Final[dict[str, type[AisaError]]] = {
     "content_policy_violation": ContentRefused,
     "quota_exceeded": QuotaExceeded,
@@ -38,7 +55,7 @@ _BY_STATUS: Final[dict[int, type[AisaError]]] = {401: KeyRefused, 403: KeyRefuse
 _NEXT_STEP: Final[dict[type[AisaError], str]] = {
     ContentRefused: "Change the prompt; sending it again changes nothing.",
     QuotaExceeded: "Raise the key's spend cap in the AIsa console, or wait until its period ends.",
-    ModelNotRouted: "Use AisaHook.request: another route of the gateway serves this model.",
+    ModelNotRouted: "Use the operator of the model's family: another route of the gateway serves this model.",
     KeyRefused: "Check the key of the connection and what it is allowed to do.",
     RateLimited: "Lower max_concurrency or requests_per_minute in the connection, or try again later.",
     GatewayFailed: "Try again later: the gateway or its upstream is at fault.",
@@ -87,6 +104,8 @@ def is_refusal(response: httpx.Response) -> bool:
     code = _code(_detail(response))
     if code is None or code == "upstream_timeout":
         return False
+    if response.status_code == 500 and code == _NO_ACCESS:
+        return True
     return response.status_code in _REFUSING or (response.status_code in {502, 503} and code in _NOT_TAKEN)
 
 
@@ -101,13 +120,15 @@ def _detail(response: httpx.Response) -> Mapping[str, Any]:
 
 
 def _code(detail: Mapping[str, Any]) -> str | None:
-    code = detail.get("code")
+    code, status = detail.get("code"), detail.get("status")
+    if isinstance(status, str) and code is not None and _GOOGLE_STATUS.get(status) == code:
+        return status
     return code if isinstance(code, str) and code else None
 
 
 def _error_class(status: int, code: str | None) -> type[AisaError]:
     if status >= 500:
-        return GatewayFailed
+        return KeyRefused if code == _NO_ACCESS and status == 500 else GatewayFailed
     if status < 400:
         return InvalidConnection
     if status == 404 and code == "openai_error":

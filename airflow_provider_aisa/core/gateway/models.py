@@ -1,11 +1,13 @@
 """The rules of the gateway's models are data; the code that applies them is one function each.
 
-Prices, routes and the size rule: https://aisa.one/docs, "OpenAI-Compatible Image Generations".
+Prices, routes and the size rule: https://aisa.one/docs, "OpenAI-Compatible Image Generations", "Image
+Generation via Chat" and "generateContent". What Gemini's options may be: https://ai.google.dev/gemini-api/docs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from math import isqrt
@@ -45,28 +47,78 @@ def _ceil_sqrt(numerator: int, denominator: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelSpec:
-    """What is known of a model: its route, its price per image in USD, and its size rule."""
+class Family:
+    """What the models of one maker have in common.
 
+    :param operator: the name of the operator that generates with them.
+    :param options: further parameters of a request, each with the values that it may have; ``size`` is not
+        among them, since it is a rule of its own.
+    :param most_images: of one request; None when nothing is documented.
+    :param most_references: how many reference images a request may have.
+    :param requests_per_minute: the family's own cap, whatever the key's limits are.
+    """
+
+    name: str
+    operator: str
     route: Route
+    has_size: bool = False
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    most_images: int | None = None
+    most_references: int = 0
+    requests_per_minute: int | None = None
+
+    @property
+    def is_one_by_one(self) -> bool:
+        """Whether a request makes one image, so that several images are several requests."""
+        return self.most_images == 1
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What is known of a model: its family, its price per image in USD, and its size rule."""
+
+    family: Family
     price_usd: Decimal | None = None
     size: MinPixels | None = None
 
+    @property
+    def route(self) -> Route:
+        """The endpoint that serves it."""
+        return self.family.route
+
+
+SEEDREAM: Final = Family("Seedream", "SeedreamGenerateOperator", Route.IMAGES, has_size=True)
+WAN: Final = Family("Wan", "WanGenerateOperator", Route.CHAT, most_images=4, most_references=9)
+GEMINI: Final = Family(
+    "Gemini",
+    "GeminiGenerateOperator",
+    Route.GENERATE_CONTENT,
+    options=MappingProxyType(
+        {
+            "aspect_ratio": ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"),
+            "image_size": ("1K", "2K", "4K"),
+        }
+    ),
+    most_images=1,
+    most_references=14,
+    requests_per_minute=30,
+)
 
 DEFAULT_MODEL: Final = "seedream-4-5-251128"
 DEFAULT_SIZE: Final = "2048x2048"
+DEFAULT_WAN_MODEL: Final = "wan2.7-image"
+DEFAULT_GEMINI_MODEL: Final = "gemini-3-pro-image-preview"
 
 MODELS: Final = MappingProxyType(
     {
-        DEFAULT_MODEL: ModelSpec(Route.IMAGES, Decimal("0.040"), MinPixels(3_686_400)),
-        "wan2.7-image": ModelSpec(Route.CHAT, Decimal("0.030")),
-        "wan2.7-image-pro": ModelSpec(Route.CHAT, Decimal("0.075")),
+        DEFAULT_MODEL: ModelSpec(SEEDREAM, Decimal("0.040"), MinPixels(3_686_400)),
+        DEFAULT_WAN_MODEL: ModelSpec(WAN, Decimal("0.030")),
+        "wan2.7-image-pro": ModelSpec(WAN, Decimal("0.075")),
+        DEFAULT_GEMINI_MODEL: ModelSpec(GEMINI, Decimal("0.100")),
     }
 )
 #: Models that are known by the beginning of their name.
-FAMILIES: Final = MappingProxyType(
-    {"gemini-": ModelSpec(Route.GENERATE_CONTENT), "wan": ModelSpec(Route.CHAT)}
-)
+FAMILIES: Final = MappingProxyType({"gemini-": ModelSpec(GEMINI), "wan": ModelSpec(WAN)})
 
 
 def find_model(name: str) -> ModelSpec | None:
@@ -74,3 +126,9 @@ def find_model(name: str) -> ModelSpec | None:
     if spec := MODELS.get(name):
         return spec
     return next((spec for prefix, spec in FAMILIES.items() if name.startswith(prefix)), None)
+
+
+def family_of(name: str) -> Family:
+    """Return a model's family. One that nobody has heard of is taken for a model like Seedream."""
+    spec = find_model(name)
+    return SEEDREAM if spec is None else spec.family

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 LOW_WATER: Final = 0.10
 #: Seconds that a Retry-After can stop a key in this process. What asks for more is an error with its figure.
 LONGEST_PAUSE: Final = 3600.0
+_ANY_NUMBER: Final = 1_000_000
 _LONGEST_SPREAD: Final = 60.0  # seconds; a skewed clock must not stop us for longer
 
 
@@ -51,6 +52,7 @@ class Pacer:
         self._paused_until = float("-inf")
         self._spread = 0.0
         self._spread_until = float("-inf")
+        self._own: dict[str, Pacer] = {}  # of models that have a limit of their own
         self.configure(max_concurrency=max_concurrency, requests_per_minute=requests_per_minute)
 
     def configure(self, *, max_concurrency: int, requests_per_minute: int | None) -> None:
@@ -59,6 +61,22 @@ class Pacer:
             self._limit = max_concurrency
             self._interval = 60.0 / requests_per_minute if requests_per_minute else 0.0
             self._grant()
+
+    def of_model(self, model: str, requests_per_minute: int) -> Pacer:
+        """Return what spaces a model's requests that has a limit of its own, beside the key's.
+
+        Wait for its turn first: whoever waits for a model must not keep a slot of the key from others.
+        """
+        with self._lock:
+            own = self._own.get(model)
+            if own is None:
+                own = self._own[model] = Pacer(
+                    max_concurrency=_ANY_NUMBER,
+                    requests_per_minute=requests_per_minute,
+                    clock=self._clock,
+                    calendar=self._calendar,
+                )
+            return own
 
     def pause(self, seconds: float) -> None:
         """Let nothing leave for this long: the gateway said Retry-After to one of us, and meant all.

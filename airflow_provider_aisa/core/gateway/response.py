@@ -11,18 +11,22 @@ _MOST_BILLED: Final = 999_999
 
 @dataclass(frozen=True, slots=True)
 class GeneratedImage:
-    """One entry of an answer: a link, base64, or the error that stands in place of an image."""
+    """One entry of an answer: a link, base64, or the error that stands in place of an image.
+
+    :param kept: the key of the object in S3 that base64 was put into, before anything else was done with it.
+    """
 
     index: int
     url: str | None = field(default=None, repr=False)  # Signed: whoever reads it can fetch the image.
     b64_json: str | None = field(default=None, repr=False)
     error_code: str | None = None
     error_message: str | None = None
+    kept: str | None = None
 
     @property
     def is_image(self) -> bool:
         """Whether there is something to store."""
-        return self.url is not None or self.b64_json is not None
+        return self.url is not None or self.b64_json is not None or self.kept is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,7 @@ class Call:
 
     :param at_most_once: do not send again after an answer that may hide a finished job.
     :param answer_limit: bytes that a successful answer may have.
+    :param own_rate: a model and its requests per minute, where it has a limit besides the key's.
     """
 
     method: str
@@ -60,6 +61,7 @@ class Call:
     headers: dict[str, str] = field(default_factory=dict)
     at_most_once: bool = False
     answer_limit: int = ANSWER_LIMIT
+    own_rate: tuple[str, int] | None = None
 
     @property
     def may_be_repeated(self) -> bool:

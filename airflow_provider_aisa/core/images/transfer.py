@@ -8,14 +8,13 @@ by the job, and its bytes are checked on both ways.
 from __future__ import annotations
 
 import asyncio
-import base64
 import io
 import logging
 import mimetypes
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -26,17 +25,14 @@ from airflow_provider_aisa.core.images.download import (
     FetchedImage,
     Fetcher,
     HashedFile,
-    check_length,
-    refused,
-    reported_folder,
 )
 from airflow_provider_aisa.core.images.finding import Earlier
-from airflow_provider_aisa.core.images.inspect import inspect
+from airflow_provider_aisa.core.images.inline import decode, finish, nameless_file
 from airflow_provider_aisa.core.images.stored import StoredImage
 from airflow_provider_aisa.core.layout import SUFFIXES, Target
 from airflow_provider_aisa.core.s3.bucket import Bucket
 from airflow_provider_aisa.core.threads import Stop, or_undone, until_stopped
-from airflow_provider_aisa.exceptions import AisaError, ImageUnavailable, ImageUnusable
+from airflow_provider_aisa.exceptions import AisaError, ImageLinkExpired, ImageUnavailable, ImageUnusable
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +43,6 @@ MAX_TRANSFERS: Final = 8
 #: Of them those that are being downloaded: with two at a time, the first are uploaded while the next arrive.
 MAX_DOWNLOADS: Final = 2
 _BLOCK: Final = 256 * 1024  # bytes that are handed to the network at once
-_BASE64_BLOCK: Final = 1024 * 1024  # characters; a multiple of 4
 
 
 class Lanes:
@@ -147,7 +142,7 @@ class _Move:
         earlier = self.earlier
         if earlier is not None and (found := earlier.find(image.index)):
             return found
-        with _nameless_file(self.folder) as file:
+        with nameless_file(self.folder) as file:
             try:
                 fetched = self._fetch(image, file, stop)
             except ImageUnavailable:
@@ -165,7 +160,20 @@ class _Move:
     def _fetch(self, image: GeneratedImage, file: BinaryIO, stop: Stop) -> FetchedImage:
         if image.url is not None:
             return self.fetcher.fetch(image.url, file, stop)
-        return _decode(image.b64_json or "", file, stop)
+        if image.kept is not None:
+            return self._fetch_kept(image.kept, file, stop)
+        return decode(image.b64_json or "", file, stop.check)
+
+    def _fetch_kept(self, key: str, file: BinaryIO, stop: Stop) -> FetchedImage:
+        """Read an image that was in the answer itself, and that was put beside the journal at once."""
+        blocks = self.bucket.blocks(key, _BLOCK)
+        if blocks is None:
+            raise ImageLinkExpired(f"somebody has deleted the object that held it ({self.bucket.uri(key)})")
+        written = HashedFile(file)
+        for block in blocks:
+            stop.check()
+            written.write(block)
+        return finish(written, file)
 
     def _upload(
         self, image: GeneratedImage, fetched: FetchedImage, key: str, file: BinaryIO, stop: Stop
@@ -256,15 +264,6 @@ async def _in_lane(lane: asyncio.Semaphore, work: Callable[[Stop, Callable[[], N
         leave()
 
 
-@contextmanager
-def _nameless_file(folder: Path) -> Iterator[BinaryIO]:
-    """Yield a file that no directory lists: the system deletes it with its last user, however that ends."""
-    with ExitStack() as stack:
-        with reported_folder():
-            file = stack.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0))
-        yield cast("BinaryIO", file)
-
-
 @asynccontextmanager
 async def temporary_folder(given: Path | None = None) -> AsyncIterator[Path]:
     """Yield an empty folder for images on their way, or the one that is given.
@@ -283,23 +282,3 @@ async def temporary_folder(given: Path | None = None) -> AsyncIterator[Path]:
 
 def _remove(folder: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _decode(b64_json: str, file: BinaryIO, stop: Stop) -> FetchedImage:
-    """Write an image that came inside the response to a file. What is wrong with it stays wrong."""
-    check_length(len(b64_json) * 3 // 4 - 2)
-    broken = refused("the response holds broken base64 in place of the image")
-    if b64_json.find("=", 0, -2) >= 0:  # Each block by itself could end like this.
-        raise broken
-    written = HashedFile(file)
-    try:
-        for start in range(0, len(b64_json), _BASE64_BLOCK):
-            stop.check()
-            written.write(base64.b64decode(b64_json[start : start + _BASE64_BLOCK], validate=True))
-    except ValueError:
-        raise broken from None
-    sha256 = written.close()
-    try:
-        return FetchedImage(written.length, sha256, inspect(file))
-    except ImageUnusable as e:
-        raise refused(str(e)) from None

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from airflow_provider_aisa.core.journal.entry import Entry, EntryState, with_claims, without_claim
+from airflow_provider_aisa.core.journal.kept import Keeper
 from airflow_provider_aisa.core.s3.bucket import Bucket, StoredObject
 from airflow_provider_aisa.core.s3.errors import ConditionConflict, ConditionFailed, ConditionUnsupported
 from airflow_provider_aisa.exceptions import StorageFailed
@@ -67,8 +68,15 @@ class Journal:
         """Where the entry is."""
         return self._bucket.uri(self._key)
 
+    @property
+    def keeper(self) -> Keeper:
+        """What keeps the images that are in the answer itself."""
+        return Keeper(self._bucket, self._key)
+
     def load(self) -> Found | None:
         """Return the entry, or None: nothing was ever sent for it.
+
+        A stale claim whose answer was kept beside it is returned as paid.
 
         :raises JournalUnreadable: the object is damaged, foreign or newer.
         :raises StorageFailed: S3 did not say whether there is one.
@@ -76,7 +84,10 @@ class Journal:
         found = self._bucket.read(self._key)
         if found is None:
             return None
-        return Found(Entry.from_json(found.body, uri=self.uri), found.etag, found.age)
+        entry = Entry.from_json(found.body, uri=self.uri)
+        if entry.is_open and found.age >= entry.claim.lifetime:
+            entry = self.keeper.with_answer(entry)
+        return Found(entry, found.etag, found.age)
 
     def claim(self, entry: Entry, etag: str | None) -> Found:
         """Write a claim if the entry is still what it was.

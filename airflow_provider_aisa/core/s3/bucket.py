@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -21,6 +22,7 @@ from airflow_provider_aisa.core.s3.errors import (
 from airflow_provider_aisa.exceptions import InvalidRequest, StorageFailed
 
 if TYPE_CHECKING:
+    from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
 
 T = TypeVar("T")
@@ -83,6 +85,40 @@ class Bucket:
         with reported(f"{self.uri(key)} could not be written"):
             written = self.client.put_object(Bucket=self.name, Key=key, Body=file, **arguments)
         return written["ETag"].strip('"')
+
+    def put_kept(
+        self, file: BinaryIO, *, key: str, content_type: str, sha256: str, metadata: Mapping[str, str]
+    ) -> None:
+        """Upload an image that is not at its final key yet, with the protection that the journal has.
+
+        :param metadata: ASCII.
+        :raises StorageFailed: with the bucket, the key and S3's code.
+        """
+        with reported(f"{self.uri(key)} could not be written"):
+            self.client.put_object(
+                Bucket=self.name,
+                Key=key,
+                Body=file,
+                ContentType=content_type,
+                ChecksumSHA256=base64.b64encode(bytes.fromhex(sha256)).decode(),
+                Metadata=dict(metadata),
+                **self._journal_args(),
+            )
+
+    def blocks(self, key: str, size: int) -> Iterator[bytes] | None:
+        """Return an object's bytes, ``size`` at a time; None when it is not there. Raises StorageFailed."""
+        with reported(f"{self.uri(key)} could not be read"):
+            found = _none_if_missing(lambda: self.client.get_object(Bucket=self.name, Key=key))
+        return None if found is None else self._stream(key, found["Body"], size)
+
+    def _stream(self, key: str, body: StreamingBody, size: int) -> Iterator[bytes]:
+        with closing(body), reported(f"{self.uri(key)} could not be read to its end"):
+            yield from body.iter_chunks(size)
+
+    def empty(self, key: str) -> None:
+        """Let an object hold nothing, which takes no permission to delete. Raises StorageFailed."""
+        with reported(f"{self.uri(key)} could not be emptied"):
+            self.client.put_object(Bucket=self.name, Key=key, Body=b"", **self._journal_args())
 
     def head_image(self, key: str) -> Mapping[str, Any] | None:
         """Return what S3 says of an object (``Metadata``, ``ContentType``, ``ContentLength``), or None."""

@@ -18,8 +18,12 @@ IMPATIENT: Final = {"aisa_conn_id": "aisa_impatient"}
 with DAG("faults", schedule=None, default_args=IMPATIENT):
     SeedreamBatchOperator(
         task_id="batch",
+        # What succeeds stands between the faults: a batch stops when the gateway seems to be down.
         requests=[
-            {"id": kind, "prompt": f"<batch meets {kind}>", "n": 2} for kind in KINDS if kind not in STOPPING
+            {"id": item_id, "prompt": prompt, "n": 2}
+            for kind in KINDS
+            if kind not in STOPPING
+            for item_id, prompt in ((kind, f"<batch meets {kind}>"), (f"after_{kind}", f"A {kind}, in oil"))
         ],
         size="1920x1920",
         on_item_failure="keep",

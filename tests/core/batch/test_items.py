@@ -11,7 +11,7 @@ from airflow_provider_aisa.core.batch.spec import MAX_ID, ItemDefaults, parse_id
 from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL
 from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.layout import Target
-from airflow_provider_aisa.exceptions import InvalidRequest, ModelNotRouted
+from airflow_provider_aisa.exceptions import InvalidRequest
 
 SECRET = "a prompt that nobody else may read"
 DEFAULTS = ItemDefaults(
@@ -179,9 +179,23 @@ def test_what_is_wrong_with_an_item_is_told_without_its_prompt(raw: object, word
     assert SECRET not in message
 
 
-def test_a_model_of_another_route_is_refused_with_that_route() -> None:
-    with pytest.raises(ModelNotRouted, match="POST /v1/chat/completions"):
-        DEFAULTS.read({"prompt": "A fox", "model": "wan2.7-image"})
+def test_an_item_may_be_of_any_family_and_the_defaults_of_others_do_not_reach_it() -> None:
+    wan = DEFAULTS.read({"prompt": "A fox", "model": "wan2.7-image"}).request
+    gemini = DEFAULTS.read({"prompt": "A fox", "n": 1, "model": "gemini-9", "aspect_ratio": "16:9"}).request
+    assert (wan.size, wan.n) == (None, DEFAULTS.n)
+    assert (gemini.size, gemini.options) == (None, {"aspect_ratio": "16:9"})
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        ({"model": "wan2.7-image", "size": "1920x1920"}, "leave size out: wan2.7-image takes none"),
+        ({"model": "gemini-9", "n": 2}, "an item with an id of its own"),
+        ({"model": "wan2.7-image", "extra_body": {"n": 4}}, "extra_body may not set 'n'"),
+    ],
+)
+def test_an_item_is_refused_what_its_family_does_not_take(item: dict[str, Any], words: str) -> None:
+    assert words in refusal_of({"prompt": "A fox", **item})
 
 
 def test_a_number_of_thousands_of_digits_is_no_id() -> None:

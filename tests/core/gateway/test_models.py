@@ -75,7 +75,8 @@ def test_the_nearest_size_of_any_rule_is_allowed(pixels: int, width: int, height
         ("wan2.7-image", Route.CHAT, "0.030"),
         ("wan2.7-image-pro", Route.CHAT, "0.075"),
         ("wan9", Route.CHAT, None),
-        ("gemini-3-pro-image-preview", Route.GENERATE_CONTENT, None),
+        ("gemini-3-pro-image-preview", Route.GENERATE_CONTENT, "0.100"),
+        ("gemini-9", Route.GENERATE_CONTENT, None),
     ],
 )
 def test_a_known_model_has_its_route_and_list_price(model: str, route: Route, price: str | None) -> None:

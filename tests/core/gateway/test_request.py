@@ -9,7 +9,8 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL
+from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL, GEMINI, WAN, Family
+from airflow_provider_aisa.core.gateway.models import SEEDREAM as SEEDREAM_FAMILY
 from airflow_provider_aisa.core.gateway.request import ImageRequest, parse_max_cost, parse_n, parse_size
 from airflow_provider_aisa.exceptions import InvalidRequest, ModelNotRouted, OverBudget
 
@@ -30,7 +31,7 @@ def refusal(kind: type[Exception] = InvalidRequest, **changes: Any) -> str:
 
 def test_a_request_is_what_the_documentation_shows() -> None:
     request = parse(size="2304x1600", n=2)
-    assert request.payload() == {"model": SEEDREAM, "prompt": "a red panda", "n": 2, "size": "2304x1600"}
+    assert request.identity() == {"model": SEEDREAM, "prompt": "a red panda", "n": 2, "size": "2304x1600"}
     assert (request.width, request.height, request.size) == (2304, 1600, "2304x1600")
 
 
@@ -159,21 +160,65 @@ def test_a_lone_surrogate_is_refused_with_its_position_before_anything_can_be_se
 
 @pytest.mark.parametrize("prompt", [" kept as it is \n", "дом", "🐼" * 3, "a.json", "{{ not rendered }}"])
 def test_a_prompt_is_sent_as_it_was_written(prompt: str) -> None:
-    assert parse(prompt=prompt).payload()["prompt"] == prompt
+    assert parse(prompt=prompt).identity()["prompt"] == prompt
 
 
 @pytest.mark.parametrize(
-    ("model", "route"),
+    ("family", "model", "words"),
     [
-        ("wan2.7-image", "POST /v1/chat/completions"),
-        ("wan2.7-image-pro", "POST /v1/chat/completions"),
-        ("gemini-2.5-flash-image", "POST /v1beta/models/gemini-2.5-flash-image:generateContent"),
+        (SEEDREAM_FAMILY, "wan2.7-image", f"Use WanGenerateOperator, or another model such as {SEEDREAM}: "),
+        (SEEDREAM_FAMILY, "gemini-9", f"Use GeminiGenerateOperator, or another model such as {SEEDREAM}: "),
+        (WAN, SEEDREAM, "Use SeedreamGenerateOperator, or another model such as wan2.7-image, "),
+        (GEMINI, "wan2.7-image-pro", "Use WanGenerateOperator, or another model such as gemini-3-pro-image"),
     ],
 )
-def test_a_model_of_another_route_is_refused_with_the_route_named(model: str, route: str) -> None:
-    message = refusal(ModelNotRouted, model=model)
-    assert message.startswith(f"Use AisaHook.request, or another model such as {SEEDREAM}: ")
-    assert message.endswith(f"'{model}' is served by {route}, not by POST /v1/images/generations")
+def test_a_model_of_another_family_is_refused_with_the_operator_to_use(
+    family: Family, model: str, words: str
+) -> None:
+    message = refusal(ModelNotRouted, model=model, family=family)
+    assert message.startswith(words)
+    assert message.endswith(f"and {family.operator} generates with {family.name}")
+
+
+def test_each_family_takes_its_own_parameters() -> None:
+    wan = parse(model="wan2.7-image", n=4)
+    gemini = parse(model="gemini-3-pro-image-preview", n=9, aspect_ratio=" 16:9 ", image_size="2K")
+    assert (wan.size, wan.n, wan.options) == (None, 4, {})
+    assert (gemini.size, gemini.options) == (None, {"aspect_ratio": "16:9", "image_size": "2K"})
+    assert gemini.identity() == {
+        "model": "gemini-3-pro-image-preview",
+        "prompt": "a red panda",
+        "n": 9,
+        "aspect_ratio": "16:9",
+        "image_size": "2K",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": "wan2.7-image", "size": "2048x2048"}, "leave size out: wan2.7-image takes none"),
+        ({"model": "wan2.7-image", "n": 5}, "a request to wan2.7-image makes at most 4 images"),
+        ({"model": "wan2.7-image", "aspect_ratio": "1:1"}, "leave aspect_ratio out"),
+        ({"model": "gemini-9", "size": "2048x2048"}, "use aspect_ratio and image_size"),
+        ({"model": "gemini-9", "aspect_ratio": "2:1"}, "'2:1' is unknown to gemini-9: use one of 1:1, 2:3"),
+        ({"model": "gemini-9", "image_size": 2}, "image_size 2 is unknown"),
+        ({"image_size": "2K"}, "leave image_size out: seedream-4-5-251128 takes none; use size"),
+    ],
+)
+def test_what_another_family_takes_is_refused(changes: dict[str, Any], words: str) -> None:
+    assert words in refusal(**changes)
+
+
+def test_a_request_for_one_image_each_falls_into_requests_with_fingerprints_of_their_own() -> None:
+    several = parse(model="gemini-9", n=3)
+    parts = several.parts()
+    assert [(part.n, part.number) for part in parts] == [(1, 0), (1, 1), (1, 2)]
+    assert len({part.fingerprint() for part in parts}) == 3
+    assert parts[0].fingerprint() == parse(model="gemini-9").fingerprint()
+    assert parse(model="wan2.7-image", n=3).parts() == (parse(model="wan2.7-image", n=3),)
+    with pytest.raises(InvalidRequest, match="leave n out, and ask once for each image"):
+        several.check_single()
 
 
 @pytest.mark.parametrize("model", ["", " ", None, 4, True])
@@ -202,10 +247,10 @@ requests = st.builds(
 @given(one=requests, other=requests)
 @example(one=parse(prompt="1", n=1), other=parse(prompt="1", n="1"))
 @example(one=parse(prompt="é"), other=parse(prompt="e\u0301"))
-def test_fingerprints_are_equal_if_and_only_if_the_payloads_are(
+def test_fingerprints_are_equal_if_and_only_if_what_they_ask_for_is(
     one: ImageRequest, other: ImageRequest
 ) -> None:
-    assert (one.fingerprint() == other.fingerprint()) == (one.payload() == other.payload())
+    assert (one.fingerprint() == other.fingerprint()) == (one.identity() == other.identity())
     assert re.fullmatch(r"[0-9a-f]{64}", one.fingerprint())
 
 
@@ -216,13 +261,13 @@ def test_a_fingerprint_is_the_same_in_every_version() -> None:
 
 
 @given(requests)
-def test_a_payload_is_json(request_: ImageRequest) -> None:
-    assert json.loads(json.dumps(request_.payload())) == request_.payload()
+def test_what_a_request_asks_for_is_json(request_: ImageRequest) -> None:
+    assert json.loads(json.dumps(request_.identity())) == request_.identity()
 
 
 def test_a_summary_is_the_payload_with_the_beginning_of_the_prompt() -> None:
     request = parse(prompt="x" * 1_000, n=2)
-    assert request.summary() == {**request.payload(), "prompt": "x" * 200}
+    assert request.summary() == {**request.identity(), "prompt": "x" * 200}
 
 
 def test_the_price_is_the_connections_before_the_list_price_and_never_zero_when_unknown() -> None:

@@ -2,3 +2,41 @@
 
 Nothing else knows what a route's JSON looks like.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from airflow_provider_aisa.core.gateway.models import Route
+from airflow_provider_aisa.core.gateway.routes import chat, generate_content, images
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import httpx
+
+    from airflow_provider_aisa.core.gateway.request import ImageRequest
+    from airflow_provider_aisa.core.gateway.response import GenerationResponse
+    from airflow_provider_aisa.core.gateway.retries import Call
+
+
+class RouteModule(Protocol):
+    """What each module of a route has."""
+
+    def build(self, request: ImageRequest, *, at_most_once: bool = False) -> Call:
+        """Return the call that generates a request's images."""
+
+    def read(self, response: httpx.Response, request: ImageRequest, *, api_key: str) -> GenerationResponse:
+        """Read a 2xx answer; raise OutcomeUnknown when it is not what a billed request returns."""
+
+
+_MODULES: Final[Mapping[Route, RouteModule]] = {
+    Route.IMAGES: images,
+    Route.CHAT: chat,
+    Route.GENERATE_CONTENT: generate_content,
+}
+
+
+def route_of(request: ImageRequest) -> RouteModule:
+    """Return the module of the route that serves a request's model."""
+    return _MODULES[request.family.route]
