@@ -64,6 +64,7 @@ class SeedreamBatchOperator(ImageBatchOperator):
 
     custom_operator_name = "Seedream batch"
     root_folder = "seedream"
+    is_outermost = False
 
     def __init__(
         self,
@@ -109,3 +110,4 @@ class SeedreamBatchOperator(ImageBatchOperator):
             on_partial=on_partial,
             **kwargs,
         )
+        self._check_when_parsed()

@@ -125,6 +125,9 @@ class ImageBatchOperator(AisaOperator):
     template_fields_renderers: ClassVar[dict[str, str]] = {"requests": "json", "extra_body": "json"}
     custom_operator_name = "Image batch"
     root_folder = "images"
+    #: Whether no child's constructor is around this one. The outermost one checks what is written: Airflow
+    #: shows the last frames of an import error, and each constructor is one more.
+    is_outermost: ClassVar[bool] = True
     operator_extra_links: Collection[BaseOperatorLink] = (
         GalleryLink(),
         ImagesLink(),
@@ -180,7 +183,8 @@ class ImageBatchOperator(AisaOperator):
         self.max_concurrency = max_concurrency
         self.on_item_failure = on_item_failure
         self.max_failures = max_failures
-        self._check_when_parsed()
+        if self.is_outermost:
+            self._check_when_parsed()
 
     @property
     def map_label(self) -> str:

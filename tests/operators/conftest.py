@@ -96,7 +96,7 @@ class Desk:
     def journal(self, uri: str | None = None) -> dict[str, Any]:
         """Return the one journal in the bucket, or the one at a URI."""
         if uri is None:
-            [key] = [key for key in self.all_keys() if "_aisa/" in key]
+            [key] = [key for key in self.all_keys() if "_aisa/" in key and key.endswith(".json")]
             uri = f"s3://{self.bucket}/{key}"
         document: dict[str, Any] = json.loads(self.read(uri))
         return document

@@ -45,7 +45,7 @@ def test_a_deferred_failure_shows_one_frame_of_ours(desk: Desk) -> None:
     with pytest.raises(ContentRefused) as caught:
         operator.execute_complete(context_of(), {"error": {"error": "ContentRefused", "message": "x"}})
 
-    assert frames_of_ours(caught.value) == ["seedream.py"]
+    assert frames_of_ours(caught.value) == ["generate.py"]
 
 
 def test_at_debug_level_the_whole_way_of_an_error_is_told(

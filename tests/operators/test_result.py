@@ -173,7 +173,7 @@ def test_images_inside_the_response_are_stored_like_linked_ones(desk: Desk) -> N
 def test_images_inside_the_response_survive_a_failed_upload(desk: Desk) -> None:
     desk.gateway.inject(Fault("b64_json"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("airflow_provider_aisa.core.images.transfer.inspect", _unusable)
+        patch.setattr("airflow_provider_aisa.core.images.inline.inspect", _unusable)
         with pytest.raises(ImageUnusable):
             desk.run()
 
