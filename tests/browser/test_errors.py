@@ -30,6 +30,7 @@ def run(airflow: StandaloneAirflow) -> str:
 @pytest.mark.parametrize("task_id", FIXES)
 def test_fix_is_on_the_screen_without_scrolling(pages: Pages, run: str, task_id: str) -> None:
     pages.open_task("refused", run, task_id)
+    pages.page.get_by_text(FIXES[task_id]).last.wait_for(state="attached", timeout=60_000)
     pages.page.wait_for_timeout(1_000)  # the page scrolls to the end of the log by itself
 
     pages.keep(f"error-{task_id}")
