@@ -10,7 +10,7 @@ install: .venv/.installed  ## the package, editable, with all extras, in .venv
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or later is needed: make PYTHON=python3.11 ...'; exit 1; }
 	@echo 'Installing into .venv: a few minutes the first time'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[sandbox,dev,docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[sandbox,gallery,dev,docs]'
 	@touch $@
 
 demo: install  ## the quickstart DAG in a real Airflow; free, unless AISA_API_KEY is set; KEEP=1 leaves it running
@@ -45,8 +45,9 @@ lint: install  ## style and types
 test-browser: install  ## Airflow's pages in a headless Chromium, which has to be there (Debian: chromium)
 	$(BIN)/python -m pytest tests/browser
 
-screenshots: install  ## the pictures of docs/images, made by the same tests
-	SCREENSHOTS=$(CURDIR)/docs/images $(BIN)/python -m pytest tests/browser
+screenshots: install  ## what the same tests see, in build/screenshots; those that docs/images has are renewed
+	SCREENSHOTS=$(CURDIR)/build/screenshots $(BIN)/python -m pytest tests/browser
+	for picture in docs/images/*.png; do cp build/screenshots/$${picture##*/} $$picture || exit; done
 
 docs: install  ## the docs as a site in build/site; a warning is an error
 	@$(BIN)/python -m tools.docs

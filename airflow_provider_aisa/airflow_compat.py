@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow.providers.common.compat.sdk import AirflowFailException, XCom
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_3_PLUS
@@ -13,6 +13,16 @@ if TYPE_CHECKING:
     from airflow_provider_aisa.exceptions import AisaError
 
 _LINKS: Final = "aisa_links"  # an XCom
+
+
+class DecoratedOn30:
+    """A last base of decorated operators, for Airflow 3.0.
+
+    There ``DecoratedOperator`` asks itself for this attribute once all is done and paid for, although no
+    operator has it any more, and passes it on to nothing. Without it the task fails.
+    """
+
+    xcom_push: ClassVar[None] = None
 
 
 def with_retry_policy(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from airflow.providers.common.compat.sdk import BaseOperatorLink
+from airflow.providers.common.compat.sdk import BaseOperatorLink, conf
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
 
 from airflow_provider_aisa.airflow_compat import stored_links
+from airflow_provider_aisa.ui.links import task_path
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
@@ -34,6 +36,20 @@ class _Link(BaseOperatorLink):
         """Return the URL, or an empty text when there is none yet."""
         links: dict[str, str] = getattr(operator, "aisa_links", None) or stored_links(ti_key)
         return links.get(self.place, "")
+
+
+class GalleryLink(BaseOperatorLink):
+    """The images themselves, in the tab of the task instance; Airflow before 3.1 has none."""
+
+    name = "Gallery"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """Return the path behind the host of ``[api] base_url``."""
+        del operator
+        if not AIRFLOW_V_3_1_PLUS:
+            return ""
+        prefix = urlsplit(str(conf.get("api", "base_url", fallback=""))).path.rstrip("/")
+        return prefix + task_path(ti_key.dag_id, ti_key.run_id, ti_key.task_id, ti_key.map_index)
 
 
 class ImagesLink(_Link):

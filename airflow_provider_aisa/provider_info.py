@@ -84,6 +84,7 @@ def get_provider_info() -> dict[str, Any]:
             {"name": "gemini", "class-name": "airflow_provider_aisa.decorators.gemini.gemini_task"},
         ],
         "extra-links": [
+            "airflow_provider_aisa.links.GalleryLink",
             "airflow_provider_aisa.links.ImagesLink",
             "airflow_provider_aisa.links.JournalLink",
             "airflow_provider_aisa.links.ManifestLink",

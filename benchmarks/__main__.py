@@ -18,6 +18,7 @@ MODULES: Final = {
     "triggerer": "triggerer",
     "batch": "batch",
     "limits": "limits",
+    "gallery": "gallery",
 }
 
 

@@ -1,8 +1,7 @@
 """A budget that is checked before anything is paid, and an alert that says what to do.
 
-`max_cost_usd` counts all that the task has paid or may have paid, its earlier tries included. The
-callback gets the error itself: `ContentRefused`, `OverBudget` and the others are classes, and the message begins with the
-next step.
+`max_cost_usd` counts all that the task has paid or may have paid, its earlier tries included. The callback
+gets the error itself, by its class: `ContentRefused`, `OverBudget`. Its message begins with the next step.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ with DAG(
 ):
     SeedreamGenerateOperator(
         task_id="generate",
-        prompt="A lighthouse in a storm, oil painting",
+        prompt="A lighthouse in a gale, oil painting",
         n="{{ params.images }}",
         max_cost_usd=0.10,
         s3_bucket="my-images",

@@ -4,9 +4,7 @@ from airflow.sdk import DAG
 
 from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
 
-with DAG(
-    "quickstart", schedule=None, tags=["aisa"], description="Two pictures of a red panda", doc_md=__doc__
-):
+with DAG("quickstart", schedule=None, tags=["aisa"], description="Two red pandas", doc_md=__doc__):
     SeedreamGenerateOperator(
         task_id="generate",
         prompt="A red panda reading a map on a mountain pass, watercolour, morning light",

@@ -31,7 +31,7 @@ def catalogue_photo(sku: str, what: str, *, n: int = 1) -> SeedreamGenerateOpera
         prompt=f"{what}, product photo on white, soft shadow, centred",
         size="1920x1920",
         n=n,
-        s3_key=f"s3://my-images/catalogue/{sku}.{{ext}}",
+        s3_key=f"s3://my-images/shop/{sku}.{{ext}}",
         idempotency_key=f"catalogue-{sku}",
         aisa_conn_id="aisa_catalogue",
     )

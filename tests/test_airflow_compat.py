@@ -11,6 +11,7 @@ from airflow_provider_aisa import airflow_compat
 from airflow_provider_aisa.airflow_compat import as_failure
 from airflow_provider_aisa.exceptions import AisaError, ContentRefused, GatewayFailed, ImageLinkExpired
 from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
+from tests.series import needs_3_3
 
 
 @pytest.fixture
@@ -38,6 +39,7 @@ def test_before_airflow_3_3_an_error_that_may_pass_is_raised_as_it_is() -> None:
     assert as_failure(error) is error
 
 
+@needs_3_3
 def test_from_airflow_3_3_on_the_retry_policy_decides() -> None:
     error = ContentRefused("x")
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.providers.common.compat.sdk import Asset, AssetAlias, TaskDeferred
-from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from airflow_provider_aisa.assets import asset_uri, folder_of, publish
 from airflow_provider_aisa.operators.batch import SeedreamBatchOperator
 from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
 from airflow_provider_aisa.triggers.seedream import SeedreamTrigger
 from tests.operators.conftest import SMALL, Desk, context_of, desk
+from tests.series import OutletEventAccessors, alias_events
 from tests.triggers.run_trigger import first_event
 
 if TYPE_CHECKING:
@@ -71,12 +71,10 @@ def test_an_alias_gets_one_asset_that_is_the_same_in_each_run(desk: Desk) -> Non
             task_id="generate", prompt=f"An otter on {run_id}", outlets=[PICTURES]
         )
         _, told = run(operator, run_id=run_id)
-        events.extend(told[PICTURES].asset_alias_events)
+        events.extend(alias_events(told[PICTURES]))
 
-    assert {event.dest_asset_key.uri for event in events} == {
-        f"s3://{desk.bucket}/seedream/{operator.dag_id}"
-    }
-    assert [event.extra["keys"] for event in events] == [
+    assert {uri for uri, _ in events} == {f"s3://{desk.bucket}/seedream/{operator.dag_id}"}
+    assert [extra["keys"] for _, extra in events] == [
         ["seedream/dag/monday/generate/0.png"],
         ["seedream/dag/tuesday/generate/0.png"],
     ]
@@ -99,8 +97,8 @@ def test_an_aliass_asset_is_the_folder_that_the_author_chose(
 
     _, told = run(operator)
 
-    [event] = told[PICTURES].asset_alias_events
-    assert event.dest_asset_key.uri == f"s3://{desk.bucket}/{folder}"
+    [(uri, _)] = alias_events(told[PICTURES])
+    assert uri == f"s3://{desk.bucket}/{folder}"
 
 
 def test_a_batchs_event_names_its_manifest_and_no_image(desk: Desk) -> None:
@@ -118,8 +116,7 @@ def test_a_batchs_event_names_its_manifest_and_no_image(desk: Desk) -> None:
     assert (extra["items"], extra["images"], extra["cost_usd"]) == (2, 2, 0.08)
     assert extra["manifest_uri"] == result["manifest_uri"]
     assert "keys" not in extra
-    [event] = told[PICTURES].asset_alias_events
-    assert (event.dest_asset_key.uri, event.extra) == (f"s3://{desk.bucket}/shop", extra)
+    assert alias_events(told[PICTURES]) == [(f"s3://{desk.bucket}/shop", extra)]
 
 
 def test_an_outlet_that_cannot_be_told_does_not_fail_what_is_paid_for(

@@ -31,7 +31,7 @@ __all__ = ["desk"]
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BATCHES = (ROOT / "docs" / "batches.md").read_text()
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 
 
 def blocks(language: str, document: str = README) -> list[str]:

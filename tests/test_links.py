@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import boto3
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred, XCom
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
 
 from airflow_provider_aisa import airflow_compat
 from airflow_provider_aisa.core.s3.bucket import Bucket
@@ -17,6 +18,7 @@ from airflow_provider_aisa.operators.batch import SeedreamBatchOperator
 from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
 from airflow_provider_aisa.triggers.seedream import SeedreamTrigger
 from tests.operators.conftest import SMALL, Desk, context_of, desk
+from tests.series import needs_3_0, needs_3_1
 from tests.triggers.run_trigger import first_event
 
 if TYPE_CHECKING:
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["desk"]
 
-KEY = cast("TaskInstanceKey", SimpleNamespace())
+KEY = cast("TaskInstanceKey", SimpleNamespace(dag_id="dag", run_id="run", task_id="generate", map_index=-1))
+GALLERY = "/dags/dag/runs/run/tasks/generate/plugin/images-task-instance" if AIRFLOW_V_3_1_PLUS else ""
 
 
 def links(operator: Any) -> dict[str, str]:
@@ -78,6 +81,7 @@ def test_a_task_links_to_its_images_and_its_journal(desk: Desk) -> None:
 
     address = f"{desk.store.endpoint_url}/{desk.bucket}"
     assert links(operator) == {
+        "Gallery": GALLERY,
         "Images": f"{address}/seedream/dag/run/generate/",
         "Journal": f"{address}/{result['journal_uri'].partition(f'{desk.bucket}/')[2]}",
     }
@@ -109,8 +113,28 @@ def test_a_batch_links_to_its_images_its_manifest_and_its_journals(desk: Desk) -
     assert links(operator)["Manifest"].startswith(links(operator)["Journal"])
 
 
-def test_a_task_that_found_no_bucket_has_no_links() -> None:
-    assert links(SeedreamGenerateOperator(task_id="generate", prompt="p")) == {"Images": "", "Journal": ""}
+@needs_3_0  # before, the database would be asked
+def test_a_task_that_found_no_bucket_has_no_link_but_that_to_the_gallery() -> None:
+    """There is its failure, with the fix."""
+    found = links(SeedreamGenerateOperator(task_id="generate", prompt="p"))
+
+    assert found == {"Gallery": GALLERY, "Images": "", "Journal": ""}
+
+
+@needs_3_1
+def test_the_link_to_the_gallery_has_the_path_of_airflows_base_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://company.example/airflow/")
+
+    found = links(SeedreamGenerateOperator(task_id="generate", prompt="p"))
+
+    assert found["Gallery"] == f"/airflow{GALLERY}"
+
+
+@needs_3_0  # before, the database would be asked
+def test_before_airflow_3_1_there_is_no_gallery_to_link_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_provider_aisa.links.AIRFLOW_V_3_1_PLUS", False)
+
+    assert links(SeedreamGenerateOperator(task_id="generate", prompt="p"))["Gallery"] == ""
 
 
 def test_before_airflow_3_the_web_server_finds_the_links_in_an_xcom(

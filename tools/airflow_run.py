@@ -113,7 +113,9 @@ class StandaloneAirflow:
 
     def wait_until_ready(self, timeout: float = READY_SECONDS) -> None:
         """Wait until every component is healthy, and log in as the admin of this run."""
-        self._poll(self._is_healthy, timeout, "a healthy scheduler, DAG processor, triggerer and API server")
+        self.wait_until(
+            self._is_healthy, timeout, "a healthy scheduler, DAG processor, triggerer and API server"
+        )
         self.password: str = self._passwords()[self.user]
         self._api.headers["Authorization"] = f"Bearer {self.log_in(self.user)}"
 
@@ -137,7 +139,7 @@ class StandaloneAirflow:
 
     def unpause(self, dag_id: str, timeout: float = 60) -> None:
         """Wait until the DAG has been parsed and let its runs start."""
-        self._poll(lambda: self._is_parsed(dag_id), timeout, f"DAG {dag_id!r} to be parsed")
+        self.wait_until(lambda: self._is_parsed(dag_id), timeout, f"DAG {dag_id!r} to be parsed")
         self._request("PATCH", f"/api/v2/dags/{dag_id}", json={"is_paused": False})
 
     def _is_parsed(self, dag_id: str) -> bool:
@@ -155,7 +157,7 @@ class StandaloneAirflow:
     def wait_for_run(self, dag_id: str, run_id: str, timeout: float) -> str:
         """Wait until the run has ended; return "success" or "failed"."""
         what = f"run {run_id} of DAG {dag_id!r} to end"
-        self._poll(lambda: self.run_state(dag_id, run_id) in FINAL_STATES, timeout, what)
+        self.wait_until(lambda: self.run_state(dag_id, run_id) in FINAL_STATES, timeout, what)
         return self.run_state(dag_id, run_id)
 
     def run_state(self, dag_id: str, run_id: str) -> str:
@@ -184,12 +186,17 @@ class StandaloneAirflow:
         files = (self.home / "logs").glob(f"dag_id={dag_id}/run_id={run_id}/task_id={task_id}/**/*.log*")
         return "".join(file.read_text(errors="replace") for file in sorted(files))
 
-    def command(self, *arguments: str) -> str:
-        """Run `airflow <arguments>` in this Airflow, and return what it prints."""
+    def command(self, *arguments: str, config: Mapping[str, str] | None = None, fails: bool = False) -> str:
+        """Run `airflow <arguments>` in this Airflow, and return what it prints.
+
+        :param config: settings of this command's own, as in `__init__`.
+        :param fails: whether it may; what it prints as errors is returned as well.
+        """
         words = [sys.executable, "-m", "airflow", *arguments]
-        done = subprocess.run(
-            words, capture_output=True, text=True, check=False, env=self._env, cwd=self.home
-        )
+        env = {**self._env, **_as_variables(config or {})}
+        done = subprocess.run(words, capture_output=True, text=True, check=False, env=env, cwd=self.home)
+        if fails:
+            return f"{done.stdout}{done.stderr}"
         if done.returncode:
             raise AirflowError(
                 f"airflow {arguments[0]} ended with {done.returncode}: {done.stdout}{done.stderr}"
@@ -210,7 +217,8 @@ class StandaloneAirflow:
         found: dict[str, Any] = answer.json()
         return found
 
-    def _poll(self, condition: Callable[[], bool], timeout: float, what: str) -> None:
+    def wait_until(self, condition: Callable[[], bool], timeout: float, what: str) -> None:
+        """Wait for a condition; `what` says in the error what was waited for."""
         deadline = time.monotonic() + timeout
         while not condition():
             if time.monotonic() > deadline:
@@ -228,13 +236,16 @@ def _task_path(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
     return path if map_index < 0 else f"{path}/{map_index}"
 
 
+def _as_variables(config: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variable of each setting, which is named "section.option"."""
+    return {f"AIRFLOW__{option.replace('.', '__')}".upper(): value for option, value in config.items()}
+
+
 def _environment(home: Path, config: Mapping[str, str], connections: Mapping[str, str]) -> dict[str, str]:
     """Return this process's environment, less what would reach into the run, plus what it needs."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     env["AIRFLOW_HOME"] = str(home)
-    for option, value in config.items():
-        section, _, name = option.partition(".")
-        env[f"AIRFLOW__{section}__{name}".upper()] = value
+    env |= _as_variables(config)
     for connection_id, connection in connections.items():
         env[f"AIRFLOW_CONN_{connection_id}".upper()] = connection
     # `airflow standalone` starts its parts by name, and they talk to each other without any proxy.

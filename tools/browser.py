@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 from playwright.sync_api import sync_playwright
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from playwright.sync_api import BrowserContext, Page, Route
+    from playwright.sync_api import BrowserContext, Page, Playwright, Route
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 TOKEN_COOKIE = "_token"  # noqa: S105 - the name of Airflow's own cookie
@@ -74,15 +75,33 @@ class Visit:
         route.abort()
 
 
+_drivers: list[Playwright] = []
+
+
+@contextlib.contextmanager
+def _driver() -> Iterator[Playwright]:
+    """Yield the process's one Playwright: a second one in the same thread refuses to start."""
+    if _drivers:
+        yield _drivers[0]
+        return
+    with sync_playwright() as playwright:
+        _drivers.append(playwright)
+        try:
+            yield playwright
+        finally:
+            _drivers.clear()
+
+
 class Browser:
     """A running Chromium, as a context manager. Each `visit` is a window that knows nothing of the others."""
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
+        self._windows: list[BrowserContext] = []
 
     def __enter__(self) -> Self:
         executable = find_chromium()
-        playwright = self._stack.enter_context(sync_playwright())
+        playwright = self._stack.enter_context(_driver())
         # As root, which containers are, Chromium starts without its own sandbox only.
         self._chromium = playwright.chromium.launch(
             executable_path=executable, chromium_sandbox=os.geteuid() != 0
@@ -91,7 +110,13 @@ class Browser:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close_windows()
         self._stack.close()
+
+    def close_windows(self) -> None:
+        """Close the windows that are open: each takes memory, and its pages go on asking."""
+        while self._windows:
+            self._windows.pop().close()
 
     def visit(
         self,
@@ -116,7 +141,7 @@ class Browser:
             device_scale_factor=scale,
             reduced_motion="reduce",
         )
-        self._stack.callback(context.close)
+        self._windows.append(context)
         context.add_init_script(f"try {{ localStorage.setItem('theme', '{theme}') }} catch {{}}")
         if token is not None:
             context.add_cookies([{"name": TOKEN_COOKIE, "value": token, "url": url}])

@@ -18,6 +18,7 @@ from airflow.providers.common.compat.sdk import (
     determine_kwargs,
 )
 
+from airflow_provider_aisa.airflow_compat import DecoratedOn30
 from airflow_provider_aisa.exceptions import InvalidRequest
 from airflow_provider_aisa.labels import label_of
 from airflow_provider_aisa.operators.generate import GenerateOperator
@@ -36,7 +37,7 @@ def returnable(operator: type[GenerateOperator]) -> frozenset[str]:
     return frozenset(inspect.signature(operator.__init__).parameters) - _DECIDED_BEFORE
 
 
-class DecoratedGenerateOperator(DecoratedOperator, GenerateOperator):
+class DecoratedGenerateOperator(DecoratedOperator, GenerateOperator, DecoratedOn30):
     """An operator whose prompt, or whose parameters, a function returns.
 
     :param python_callable: returns a prompt, or a dict of the operator's parameters with a ``prompt``.

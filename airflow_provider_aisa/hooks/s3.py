@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_aisa.version import __version__
@@ -18,10 +19,13 @@ _SMALL: Final = 1024 * 1024  # bytes
 _shared: dict[str | None, tuple[float, S3Client]] = {}
 
 
-def open_s3(aws_conn_id: str | None, *, connections: int = 0) -> tuple[S3Client, str | None]:
+def open_s3(
+    aws_conn_id: str | None, *, connections: int = 0, settings: Mapping[str, Any] | None = None
+) -> tuple[S3Client, str | None]:
     """Return a boto3 client for the connection, and the connection's own bucket if it names one.
 
     :param connections: how many more than usual are used at once.
+    :param settings: of botocore's ``Config``, where the connection does not say otherwise.
     """
     import boto3
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
@@ -35,6 +39,7 @@ def open_s3(aws_conn_id: str | None, *, connections: int = 0) -> tuple[S3Client,
         # Not `user_agent_extra`: to that botocore adds its own, put together anew twice for each request,
         # which takes a quarter of its time.
         user_agent=f"airflow-provider-aisa/{__version__} Boto3/{boto3.__version__}",
+        **(settings or {}),
     )
     # What S3Hook.get_conn does, but for its user agent: to name its caller there, it looks up the path of
     # every module that the process has loaded, which takes a twentieth of a second.

@@ -21,7 +21,8 @@ from airflow_provider_aisa.exceptions import AisaError, InvalidRequest
 from airflow_provider_aisa.hooks.s3 import open_s3
 from airflow_provider_aisa.labels import MAP_INDEX_TEMPLATE
 from airflow_provider_aisa.lineage import collect, lineage_of, usage_facts
-from airflow_provider_aisa.links import ImagesLink, JournalLink, browser_url
+from airflow_provider_aisa.links import GalleryLink, ImagesLink, JournalLink, browser_url
+from airflow_provider_aisa.ui.notes import note_failure
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -50,7 +51,7 @@ class AisaOperator(BaseOperator):
     template_ext = ()  # A prompt that ends in .json stays a prompt.
     ui_color = "#e9e4ff"
     ui_fgcolor = "#2b1a66"
-    operator_extra_links: Collection[BaseOperatorLink] = (ImagesLink(), JournalLink())
+    operator_extra_links: Collection[BaseOperatorLink] = (GalleryLink(), ImagesLink(), JournalLink())
 
     def __init__(
         self,
@@ -148,6 +149,7 @@ class AisaOperator(BaseOperator):
         off the screen.
         """
         log.debug("Where the error comes from:", exc_info=error)
+        note_failure(error)
         return as_failure(error).with_traceback(None)
 
     @property

@@ -45,7 +45,7 @@ class SeedreamBatchOperator(ImageBatchOperator):
     :param s3_bucket: the bucket; by default the ``bucket_name`` of the AWS connection. (templated)
     :param s3_extra_args: further arguments of S3's PutObject: encryption, storage class, ACL, tags.
     :param aisa_conn_id: the AIsa connection.
-    :param aws_conn_id: the AWS connection.
+    :param aws_conn_id: the AWS connection. (templated)
     :param max_cost_usd: for the whole batch, its earlier attempts and the requests that may have been
         billed included; fail before paying when it would cost more. (templated)
     :param max_concurrency: requests in flight at once, if fewer than the AIsa connection allows.

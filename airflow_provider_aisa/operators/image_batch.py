@@ -23,7 +23,7 @@ from airflow_provider_aisa.core.threads import in_background, run_apart
 from airflow_provider_aisa.exceptions import InvalidRequest
 from airflow_provider_aisa.hooks.aisa import AisaHook
 from airflow_provider_aisa.labels import label_of_requests
-from airflow_provider_aisa.links import ImagesLink, JournalLink, ManifestLink
+from airflow_provider_aisa.links import GalleryLink, ImagesLink, JournalLink, ManifestLink
 from airflow_provider_aisa.metrics import BatchMetrics
 from airflow_provider_aisa.operators.base import (
     AisaOperator,
@@ -33,6 +33,7 @@ from airflow_provider_aisa.operators.base import (
     parse_idempotency_key,
     prepare,
 )
+from airflow_provider_aisa.ui.notes import note_batch
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -88,7 +89,7 @@ class ImageBatchOperator(AisaOperator):
     :param s3_bucket: the bucket; by default the ``bucket_name`` of the AWS connection. (templated)
     :param s3_extra_args: further arguments of S3's PutObject: encryption, storage class, ACL, tags.
     :param aisa_conn_id: the AIsa connection.
-    :param aws_conn_id: the AWS connection.
+    :param aws_conn_id: the AWS connection. (templated)
     :param max_cost_usd: for the whole batch, its earlier attempts and the requests that may have been
         billed included; fail before paying when it would cost more. (templated)
     :param max_concurrency: requests in flight at once, if fewer than the AIsa connection allows.
@@ -118,6 +119,7 @@ class ImageBatchOperator(AisaOperator):
         "idempotency_key",
         "on_existing",
         "max_cost_usd",
+        "aws_conn_id",
     )
 
     template_fields_renderers: ClassVar[dict[str, str]] = {"requests": "json", "extra_body": "json"}
@@ -126,7 +128,12 @@ class ImageBatchOperator(AisaOperator):
     #: Whether no child's constructor is around this one. The outermost one checks what is written: Airflow
     #: shows the last frames of an import error, and each constructor is one more.
     is_outermost: ClassVar[bool] = True
-    operator_extra_links: Collection[BaseOperatorLink] = (ImagesLink(), ManifestLink(), JournalLink())
+    operator_extra_links: Collection[BaseOperatorLink] = (
+        GalleryLink(),
+        ImagesLink(),
+        ManifestLink(),
+        JournalLink(),
+    )
 
     def __init__(
         self,
@@ -207,6 +214,11 @@ class ImageBatchOperator(AisaOperator):
             folder = Path(name)
             with spec.plan(iter_requests(self.requests, bucket.client), folder) as plan:
                 self._warn_of_unknown_models(plan.unknown_models)
+                note_batch(
+                    folder_uri=bucket.uri(spec.layout.folder),
+                    manifest_uri=bucket.uri(spec.layout.manifest),
+                    items=plan.total,
+                )
                 with BatchMetrics(dag_id=self.dag_id, task_id=self.task_id) as report:
                     return run_apart(
                         run_batch(spec, plan, settings=settings, bucket=bucket, folder=folder, report=report)

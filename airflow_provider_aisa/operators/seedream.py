@@ -41,7 +41,7 @@ class SeedreamGenerateOperator(GenerateOperator):
     :param s3_bucket: the bucket; by default the ``bucket_name`` of the AWS connection. (templated)
     :param s3_extra_args: further arguments of S3's PutObject: encryption, storage class, ACL, tags.
     :param aisa_conn_id: the AIsa connection.
-    :param aws_conn_id: the AWS connection.
+    :param aws_conn_id: the AWS connection. (templated)
     :param max_cost_usd: fail before paying when the request costs more. (templated)
     :param idempotency_key: pay once per key instead of once per task instance: also across runs and DAGs
         that use the bucket. (templated)
@@ -65,6 +65,7 @@ class SeedreamGenerateOperator(GenerateOperator):
         "idempotency_key",
         "on_existing",
         "max_cost_usd",
+        "aws_conn_id",
     )
 
     custom_operator_name = "Seedream"

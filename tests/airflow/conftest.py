@@ -42,6 +42,7 @@ def airflow(
         "aisa_quick": json.dumps({**aisa, "extra": {"max_concurrency": 50, "max_retries": 0}}),
         "aisa_marketing": json.dumps({**aisa, "extra": {"prices": {DEFAULT_MODEL: 0.035}}}),
         "aisa_catalogue": json.dumps(aisa),
+        "aisa_impatient": json.dumps({**aisa, "extra": {"timeout": 5, "max_retries": 0}}),
         "aws_default": s3_store.airflow_connection(bucket=BUCKET),
     }
     home, dags = tmp_path_factory.mktemp("airflow"), tmp_path_factory.mktemp("dags")

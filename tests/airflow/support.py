@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ from tools.airflow_run import AirflowError, StandaloneAirflow
 from tools.supervise import Process, descendants
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from mypy_boto3_s3 import S3Client
 
@@ -28,7 +30,7 @@ WAIT = 120.0  # seconds; all but a hanging test need a tenth of it
 EXAMPLES = Path(__file__).parents[2] / "dags_examples"
 #: Those of dags/ and of the examples: tests wait until all have been parsed.
 DAG_IDS = (
-    *("sync", "deferred", "limited", "mapped", "elsewhere", "unconnected", "batches", "quick"),
+    *("sync", "deferred", "limited", "mapped", "elsewhere", "unconnected", "batches", "quick", "faults"),
     *("quickstart", "taskflow", "refresh", "batch", "batch_mapped", "mapped_prompts", "draw_banners"),
     *("publish", "choose_one", "budget", "teams_marketing", "teams_catalogue"),
 )
@@ -180,3 +182,12 @@ class Run:
         """Press Mark as failed."""
         path = f"/api/v2/dags/{self.dag_id}/dagRuns/{self.run_id}/taskInstances/generate"
         self.airflow.api("PATCH", path, json={"new_state": "failed"})
+
+
+def contents(airflow: Airflow) -> Iterator[tuple[str, bytes]]:
+    """Yield every file below Airflow's home with what it holds."""
+    with closing(sqlite3.connect(airflow.home / "airflow.db")) as database:
+        database.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    for path in airflow.home.rglob("*"):
+        if path.is_file():
+            yield str(path.relative_to(airflow.home)), path.read_bytes()

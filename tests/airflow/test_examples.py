@@ -108,7 +108,7 @@ def test_an_asset_starts_the_dag_that_publishes_and_names_the_images(
     assert airflow.wait_for_run("publish", run["dag_run_id"], 120) == "success"
     uris = [image["uri"] for image in drawn.result()["images"]]
     assert airflow.xcom("publish", run["dag_run_id"], "publish") == uris
-    assert [f"s3://{BUCKET}/{key}" for key in stored(s3_client, "banners/")] == uris
+    assert [f"s3://{BUCKET}/{key}" for key in stored(s3_client, f"banners/{drawn.run_id}/")] == uris
 
 
 def test_a_person_chooses_one_and_the_others_are_deleted(
@@ -140,7 +140,7 @@ def test_a_request_over_its_budget_is_not_sent_and_people_hear_the_next_step(
     assert run.task()["try_number"] == 1
     told = airflow.api("GET", "/api/v2/variables/last_alert")["value"]
     assert told.startswith("generate: OverBudget. Raise max_cost_usd, or ask for fewer images")
-    assert paid(gateway, "A lighthouse in a storm") == 0
+    assert paid(gateway, "A lighthouse in a gale") == 0
 
 
 def test_teams_have_their_own_connections_prices_and_defaults(
@@ -151,7 +151,7 @@ def test_teams_have_their_own_connections_prices_and_defaults(
     hero = airflow.xcom("teams_marketing", marketing.run_id, "hero")
     lamp = airflow.xcom("teams_catalogue", catalogue.run_id, "photo_lamp-07")
     assert (hero["cost_usd"], lamp["cost_usd"]) == (0.035, 0.08)  # one of them has a contract
-    assert stored(s3_client, "catalogue/lamp-07") == ["catalogue/lamp-07-0.png", "catalogue/lamp-07-1.png"]
+    assert stored(s3_client, "shop/lamp-07") == ["shop/lamp-07-0.png", "shop/lamp-07-1.png"]
 
 
 def test_links_lead_to_the_images_while_the_task_waits_and_afterwards(

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_aisa.sandbox import Fault
-from tests.airflow.support import paid
+from tests.airflow.support import contents, paid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from mypy_boto3_s3 import S3Client
 
     from airflow_provider_aisa.sandbox import Sandbox
@@ -240,12 +238,3 @@ def test_nothing_that_airflow_keeps_holds_a_secret(
         if secret.encode() in content
     ]
     assert found == []
-
-
-def contents(airflow: Airflow) -> Iterator[tuple[str, bytes]]:
-    """Yield every file below Airflow's home with what it holds."""
-    with closing(sqlite3.connect(airflow.home / "airflow.db")) as database:
-        database.execute("PRAGMA wal_checkpoint(PASSIVE)")
-    for path in airflow.home.rglob("*"):
-        if path.is_file():
-            yield str(path.relative_to(airflow.home)), path.read_bytes()

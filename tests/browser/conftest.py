@@ -1,6 +1,6 @@
 """One Airflow, one gateway and one Chromium for all tests of this folder. `make test-browser` runs them.
 
-`make screenshots` does, too, and keeps what it sees in docs/images: SCREENSHOTS names the folder.
+`make screenshots` does, too, and keeps what it sees: SCREENSHOTS names the folder.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_aisa.sandbox import Fault, Sandbox
+from tests.browser.gallery import Place
 from tests.browser.pages import Pages
 from tools.airflow_run import StandaloneAirflow
 from tools.browser import Browser
@@ -24,7 +25,14 @@ if TYPE_CHECKING:
 
 DAGS = Path(__file__).parent / "dags"
 EXAMPLES = Path(__file__).parents[2] / "dags_examples"
+SETTINGS = Path(__file__).parent / "config"
+AUTH = Path(__file__).parents[1] / "ui" / "auth.py"
 BUCKET = "my-images"
+CONFIG = {
+    "core.parallelism": "6",
+    "core.simple_auth_manager_users": "admin:admin,viewer:viewer",
+    "core.test_connection": "Enabled",
+}
 
 
 @pytest.fixture(scope="session")
@@ -38,15 +46,16 @@ def gateway() -> Iterator[Sandbox]:
 def airflow(
     gateway: Sandbox, s3_store: SeaweedFS, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[StandaloneAirflow]:
-    """Run Airflow as it comes, but for the Test button, which somebody has to allow."""
+    """Run Airflow with a Test button, which somebody has to allow, and a viewer who may not see all DAGs."""
     s3_store.create_bucket(BUCKET)
     dags = tmp_path_factory.mktemp("dags")
     for file in (*DAGS.glob("*.py"), *EXAMPLES.glob("*.py")):
         shutil.copy(file, dags)
     connections = {"aisa_default": gateway.connection, "aws_default": s3_store.airflow_connection()}
-    config = {"core.test_connection": "Enabled"}
     home = tmp_path_factory.mktemp("airflow")
-    with StandaloneAirflow(home, dags, connections=connections, config=config) as running:
+    shutil.copytree(SETTINGS, home / "config")
+    shutil.copy(AUTH, home / "config")
+    with StandaloneAirflow(home, dags, connections=connections, config=CONFIG) as running:
         running.wait_until_ready()
         yield running
 
@@ -65,3 +74,25 @@ def pages(browser: Browser, airflow: StandaloneAirflow, tmp_path: Path) -> Itera
     yield opened
     opened.keep("at-the-end") if not os.environ.get("SCREENSHOTS") else None
     assert opened.visit.foreign == []
+
+
+@pytest.fixture(scope="session")
+def ran(
+    browser: Browser,
+    airflow: StandaloneAirflow,
+    gateway: Sandbox,
+    s3_store: SeaweedFS,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Place:
+    """Run the DAGs that the gallery is looked at with, once."""
+    images = Path(os.environ.get("SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
+    place = Place(airflow, gateway, s3_store.client(), browser, images)
+    place.run_dags()
+    return place
+
+
+@pytest.fixture
+def place(ran: Place) -> Iterator[Place]:
+    """Look at the gallery; the windows that a test has opened are closed after it."""
+    yield ran
+    ran.browser.close_windows()

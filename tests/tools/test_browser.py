@@ -82,3 +82,13 @@ def test_a_missing_browser_is_an_error_that_says_how_to_get_one(monkeypatch: pyt
 
     with pytest.raises(BrowserMissing, match="apt-get install chromium"):
         find_chromium()
+
+
+def test_two_browsers_can_run_side_by_side(browser: Browser, site: str) -> None:
+    with Browser() as another:
+        visits = [one.visit(site, token=token) for one, token in ((browser, "a"), (another, "b"))]
+        for visit in visits:
+            visit.open("/")
+        titles = [visit.page.title() for visit in visits]
+
+    assert titles == ["light _token=a", "light _token=b"]

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
+
+import psutil
 
 from tools.airflow_run import AirflowError, StandaloneAirflow
 from tools.supervise import Supervised
@@ -75,6 +78,7 @@ class Fleet(StandaloneAirflow):
             "celery.broker_url": broker.url,
             "celery.result_backend": f"db+postgresql://{database.address}",
             "celery.worker_concurrency": str(slots),
+            "celery.celery_config_options": "tools.fleet.celery_config.CELERY_CONFIG",
         }
         super().__init__(
             home, dags, connections=connections, config=celery | dict(config), on_wait=self.keep_alive
@@ -192,16 +196,33 @@ class Fleet(StandaloneAirflow):
         body = {"name": name, "slots": slots, "include_deferred": True}
         self._request("POST", "/api/v2/pools", json=body)
 
-    def task_states(self, dag_id: str, run_id: str, task_id: str) -> list[str]:
-        """Return the states of all instances of a mapped task."""
-        states: list[str] = []
+    def tries(self, dag_id: str, run_id: str, task_id: str) -> list[int]:
+        """Return how often each instance of a mapped task was tried."""
+        tries: list[int] = []
         path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances"
         while True:
-            query = {"task_id": task_id, "limit": 100, "offset": len(states)}
+            query = {"task_id": task_id, "limit": 100, "offset": len(tries)}
             answer = self._request("GET", path, params=query)
-            states += [instance["state"] for instance in answer["task_instances"]]
-            if len(states) >= answer["total_entries"] or not answer["task_instances"]:
-                return states
+            tries += [instance["try_number"] for instance in answer["task_instances"]]
+            if len(tries) >= answer["total_entries"] or not answer["task_instances"]:
+                return tries
+
+    def connections(self, name: str, port: int) -> int:
+        """Return how many connections to a port on loopback a part has open: requests that it waits for."""
+        found = 0
+        for process in self._parts[name].process.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                open_ones = psutil.Process(process.pid).net_connections("tcp")
+                found += sum(bool(one.raddr) and one.raddr.port == port for one in open_ones)
+        return found
+
+    def busiest_worker(self, dag_id: str, task_id: str) -> str:
+        """Return the name of the worker that has started most instances of a task."""
+        started = re.compile(
+            rf"Executing workload in Celery: .*log_path='dag_id={dag_id}/.*/task_id={task_id}/"
+        )
+        logs = sorted(self.home.glob("worker-*.log"))
+        return max(logs, key=lambda log: len(started.findall(log.read_text(errors="replace")))).stem
 
     def worker_log(self) -> str:
         """Return what all workers have logged."""

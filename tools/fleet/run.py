@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tools.airflow_run import AirflowError
 from tools.fleet.double import deliver_twice
+from tools.fleet.measure import measure
 from tools.fleet.report import Finding, table
 from tools.fleet.scene import IN_FLIGHT, open_scene
 from tools.fleet.services import ServiceError
@@ -25,7 +26,11 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=500, help="in the batches of 50")
     parser.add_argument("--tasks", type=int, default=200, help="deferred ones")
     parser.add_argument("--keep", type=Path, help="an empty folder for logs and data, which stays")
+    parser.add_argument("--measure", action="store_true", help="only the figures of docs/scaling.md")
     options = parser.parse_args()
+    if options.measure:
+        print(measure(print))
+        return 0
     try:
         with tempfile.TemporaryDirectory(prefix="aisa-fleet-") as folder:
             findings = run(options.keep or Path(folder), options.items, options.tasks)

@@ -23,12 +23,16 @@ DAGS = Path(__file__).parent / "dags"
 BUCKET = "images"
 IN_FLIGHT = 20  # of the key that all workers share
 READY_SECONDS = 400.0  # 40 s on two idle cores
-TIMEOUT = 15  # seconds, of the AIsa connections: the longest latency is 3 s
+LONGEST = 3.0  # seconds, of the gateway's latencies
+TIMEOUT = 15  # seconds, of the AIsa connections
 
 CONFIG = {
-    # What a person waits for after something died, in seconds. Airflow's own are 300, 10 and 30.
+    # What a person waits for after something died, in seconds. Airflow's own are 300, 10, 600, 120, 30 and 5.
     "scheduler.task_instance_heartbeat_timeout": "30",
     "scheduler.task_instance_heartbeat_timeout_detection_interval": "5",
+    # A killed worker takes the messages along that it had fetched: their tasks are queued anew after this.
+    "scheduler.task_queued_timeout": "120",
+    "scheduler.task_queued_timeout_check_interval": "10",
     "triggerer.triggerer_health_check_threshold": "10",
     "triggerer.job_heartbeat_sec": "2",
     "dag_processor.refresh_interval": "5",
@@ -71,12 +75,17 @@ class Scene:
 
 @contextlib.contextmanager
 def open_scene(
-    folder: Path, *, workers: int = 2, slots: int = 8, config: Mapping[str, str]
+    folder: Path,
+    *,
+    workers: int = 2,
+    slots: int = 8,
+    latency: float | None = None,
+    config: Mapping[str, str],
 ) -> Iterator[Scene]:
-    """Start everything, and end it all again."""
+    """Start everything, and end it all again. `latency` None varies from 20 ms to 3 s."""
     with contextlib.ExitStack() as stack:
-        chunks = stack.enter_context(varied("sk-aisa-chunks", max_in_flight=IN_FLIGHT))
-        deferred = stack.enter_context(varied("sk-aisa-deferred"))
+        chunks = stack.enter_context(gateway("sk-aisa-chunks", latency, max_in_flight=IN_FLIGHT))
+        deferred = stack.enter_context(gateway("sk-aisa-deferred", latency))
         slow = stack.enter_context(Sandbox(api_key="sk-aisa-slow"))
         store = stack.enter_context(SeaweedFS())
         store.create_bucket(BUCKET)
@@ -110,12 +119,14 @@ def connection(sandbox: Sandbox, **extra: object) -> str:
     return json.dumps({**json.loads(sandbox.connection), "extra": {"timeout": TIMEOUT, **extra}})
 
 
-def varied(api_key: str, **settings: Any) -> Sandbox:
-    """Return a sandbox whose latency is anything from 20 ms to 3 s, another one after each request."""
+def gateway(api_key: str, latency: float | None, **settings: Any) -> Sandbox:
+    """Return a sandbox. Latency None means anything from 20 ms to 3 s, another one after each request."""
+    if latency is not None:
+        return Sandbox(api_key=api_key, latency=latency, **settings)
     chance = random.Random(api_key)  # noqa: S311 - not a secret
 
     def vary(_: object) -> None:
-        sandbox.change(latency=chance.triangular(0.02, 3.0, 0.3))
+        sandbox.change(latency=chance.triangular(0.02, LONGEST, 0.3))
 
     sandbox = Sandbox(api_key=api_key, latency=0.3, on_request=vary, **settings)
     return sandbox

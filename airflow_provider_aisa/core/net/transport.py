@@ -83,10 +83,11 @@ class Transport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and return its response, whose body is still to be read and closed."""
         deadline = request.extensions.get("deadline")
-        exchange = _Exchange(deadline if isinstance(deadline, Deadline) else Deadline(self._timeout))
         url = request.url
         port = url.port or (443 if url.scheme == "https" else 80)
         proxy = self._proxies.choose(url.host, port)
+        limit = deadline if isinstance(deadline, Deadline) else Deadline(self._timeout)
+        exchange = _Exchange(limit, proxy)
         outgoing = httpcore.Request(
             request.method,
             httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
@@ -169,10 +170,11 @@ def _socks_errors_translated(proxy: Proxy | None, deadline: Deadline) -> Iterato
 
 
 class _Exchange:
-    """One request on its way: its deadline, and whether it has begun to leave."""
+    """One request on its way: its deadline, its proxy, and whether it has begun to leave."""
 
-    def __init__(self, deadline: Deadline) -> None:
+    def __init__(self, deadline: Deadline, proxy: Proxy | None) -> None:
         self.deadline = deadline
+        self._proxy = "" if proxy is None else f" {proxy.host}:{proxy.port}"
         self._has_left = False
 
     def extensions(self) -> dict[str, Any]:
@@ -203,10 +205,11 @@ class _Exchange:
         if isinstance(error, httpcore.ProxyError):
             # Begins with the status that a proxy answered its CONNECT with.
             status = str(error)[:3] if str(error)[:3].isdecimal() else "in its own way"
-            text = f"the proxy refuses to connect (it answered {status})"
+            text = f"the proxy{self._proxy} refuses to connect (it answered {status})"
             return CannotConnect(text, is_final=status in {"401", "403", "405", "407"})
         foreign = "what answered does not speak HTTP as it should"
-        return CannotConnect(foreign if isinstance(error, _FOREIGN) else str(error))
+        through = f", through the proxy{self._proxy}" if self._proxy else ""
+        return CannotConnect(f"{foreign if isinstance(error, _FOREIGN) else error}{through}")
 
 
 class _Body(httpx.SyncByteStream):

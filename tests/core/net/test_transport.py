@@ -439,11 +439,11 @@ def test_a_proxy_whose_own_certificate_is_unknown_gets_no_password(authority: Au
 @pytest.mark.parametrize(
     ("answer", "text", "is_final"),
     [
-        (b"HTTP/1.1 407 evil\r\n\r\n", "the proxy refuses to connect (it answered 407)", True),
-        (b"HTTP/1.1 403 evil\r\n\r\n", "the proxy refuses to connect (it answered 403)", True),
-        (b"HTTP/1.1 503 evil\r\n\r\n", "the proxy refuses to connect (it answered 503)", False),
-        (b"evil\r\n\r\n", "what answered does not speak HTTP as it should", False),
-        (b"", "what answered does not speak HTTP as it should", False),
+        (b"HTTP/1.1 407 evil\r\n\r\n", "the proxy {} refuses to connect (it answered 407)", True),
+        (b"HTTP/1.1 403 evil\r\n\r\n", "the proxy {} refuses to connect (it answered 403)", True),
+        (b"HTTP/1.1 503 evil\r\n\r\n", "the proxy {} refuses to connect (it answered 503)", False),
+        (b"evil\r\n\r\n", "what answered does not speak HTTP as it should, through the proxy {}", False),
+        (b"", "what answered does not speak HTTP as it should, through the proxy {}", False),
     ],
 )
 def test_a_proxy_that_does_not_connect_means_that_nothing_was_sent(
@@ -452,7 +452,7 @@ def test_a_proxy_that_does_not_connect_means_that_nothing_was_sent(
     with serve(wire.answering(answer)) as proxy:
         found = failure("https://gateway.test/v1", transport(proxies=proxy_to(proxy)))
     assert type(found) is CannotConnect
-    assert (str(found), found.is_final) == (text, is_final)
+    assert (str(found), found.is_final) == (text.format(f"127.0.0.1:{proxy.port}"), is_final)
 
 
 @pytest.mark.parametrize("behave", [drip_head, wire.stay_silent])

@@ -1,0 +1,1 @@
+"""What Airflow finds by its entry point ``airflow.plugins``."""
