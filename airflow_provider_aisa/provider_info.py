@@ -60,7 +60,7 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-aisa",
         "name": "AIsa",
-        "description": "Generate images with ByteDance Seedream through AIsa, stored in S3, paid once.",
+        "description": "Generate images with Seedream, Wan and Gemini through AIsa, stored in S3, paid once.",
         "versions": [__version__],
         "integrations": [
             {"integration-name": "AIsa", "external-doc-url": "https://aisa.one/docs", "tags": ["service"]}
