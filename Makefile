@@ -1,6 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
-WORKERS ?= 2
+WORKERS ?= 3
 
 .PHONY: install demo test test-lowest test-browser screenshots lint docs bench chaos test-matrix e2e-celery dist clean
 
