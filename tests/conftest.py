@@ -59,8 +59,8 @@ def pytest_unconfigure() -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """Give all tests of the real Airflow to one worker, which starts it once, and first: they take longest.
 
-    The demo starts an Airflow of its own, so it may run beside them. The mark `xdist_group` has no effect with
-    pytest 9.2 and xdist 3.8.
+    The demo starts an Airflow of its own, so it may run beside them. The mark `xdist_group` has no effect
+    with pytest 9.2 and xdist 3.8.
     """
     scheduler: Any = importlib.import_module("xdist.scheduler").LoadScopeScheduling(config, log)
     scheduler._split_scope = _scope_of
