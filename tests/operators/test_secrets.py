@@ -102,7 +102,9 @@ def strikes(desk: Desk, path: str) -> dict[str, str]:
     for kind in KINDS:
         # An image that drips ends after minutes, or soon when its bytes do not wait.
         delay = 0.0 if kind == "cdn_drip" else 0.3
-        desk.gateway.inject(Fault(kind, times=1_000, prompt=prompts[kind], delay=delay))
+        # A batch waits as long as it is told to come later.
+        times = 2 if "rate_limit" in kind else 1_000
+        desk.gateway.inject(Fault(kind, times=times, prompt=prompts[kind], delay=delay))
     return prompts
 
 
