@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -17,6 +17,9 @@ from airflow_provider_aisa.ui.sources import Find
 from airflow_provider_aisa.ui.stores import Store, Unavailable, readable
 from airflow_provider_aisa.ui.threads import BYTES, DRAWING
 from airflow_provider_aisa.ui.thumbnails import CONTENT_TYPE, NoThumbnail, Thumbnails, is_possible
+
+if TYPE_CHECKING:
+    from botocore.response import StreamingBody
 
 _CHUNK: Final = 256 * 1024  # bytes
 _HEAD: Final = 16
@@ -81,7 +84,7 @@ async def _stream(find: Find, headers: dict[str, str], *, is_download: bool) -> 
     )
 
 
-async def _pieces(body: Any, picture: Picture, head: bytes) -> AsyncIterator[bytes]:  # noqa: ANN401
+async def _pieces(body: StreamingBody, picture: Picture, head: bytes) -> AsyncIterator[bytes]:
     """Yield the image. A thread is used only while S3 is read: a slow browser holds none."""
     try:
         yield head
@@ -92,10 +95,9 @@ async def _pieces(body: Any, picture: Picture, head: bytes) -> AsyncIterator[byt
             body.close()
 
 
-def _read(body: Any, picture: Picture, length: int) -> bytes:  # noqa: ANN401 - botocore's stream
+def _read(body: StreamingBody, picture: Picture, length: int) -> bytes:
     with readable(picture.place):
-        piece: bytes = body.read(length)
-        return piece
+        return body.read(length)
 
 
 def type_of(head: bytes, picture: Picture) -> str:

@@ -10,7 +10,7 @@ import weakref
 from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import IO, Any, Final, Self
 
 from airflow_provider_aisa.ui.results import Failure, Purchase, amount, as_mapping
 
@@ -98,7 +98,9 @@ class Lines:
     """
 
     tally: Tally = field(default_factory=Tally)
-    _file: Any = field(default_factory=lambda: tempfile.TemporaryFile(prefix="aisa-gallery-"))  # noqa: SIM115
+    _file: IO[bytes] = field(
+        default_factory=lambda: tempfile.TemporaryFile(prefix="aisa-gallery-")  # noqa: SIM115 - closed below
+    )
     _ends: array[int] = field(default_factory=lambda: array("Q"))
     _by_id: dict[str, int] = field(default_factory=dict)
     _tile_lines: array[int] = field(default_factory=lambda: array("L"))
@@ -171,6 +173,4 @@ class Lines:
     def _line(self, number: int) -> Line:
         begin = self._ends[number - 1] if number else 0
         text = os.pread(self._file.fileno(), self._ends[number] - begin, begin)
-        line = Line.parse(text)
-        assert line is not None  # noqa: S101 - it was read when it was added
-        return line
+        return Line.from_document(json.loads(text))  # It was read when it was added.

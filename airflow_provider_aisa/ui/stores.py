@@ -19,6 +19,7 @@ from airflow_provider_aisa.exceptions import StorageFailed
 from airflow_provider_aisa.hooks.s3 import open_s3
 
 if TYPE_CHECKING:
+    from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
 
     from airflow_provider_aisa.ui.results import Picture, Place
@@ -56,7 +57,7 @@ class Opened:
 
     etag: str
     written: datetime
-    body: Any
+    body: StreamingBody
 
 
 class Store:
@@ -66,7 +67,7 @@ class Store:
         self._client = client
         self._aws_conn_id = aws_conn_id
 
-    def open_picture(self, picture: Picture) -> tuple[int, Any]:
+    def open_picture(self, picture: Picture) -> tuple[int, StreamingBody]:
         """Return an image's length and its body, a file that has to be closed.
 
         :raises Unavailable: it was deleted or replaced, or S3 does not give it away.
@@ -90,17 +91,18 @@ class Store:
         """
         condition = {} if known is None else {"IfNoneMatch": known}
         try:
-            found = self._ask("get_object", place, what=what, **condition)
+            return self._open(place, what=what, **condition)
         except _Unchanged:
             return None
+
+    def _open(self, place: Place, *, what: str, **condition: str) -> Opened:
+        found = self._ask("get_object", place, what=what, **condition)
         return Opened(found["ETag"], found["LastModified"], found["Body"])
 
     def read(self, place: Place, *, what: str, limit: int) -> bytes:
         """Return a small object; more than `limit` bytes are Unavailable."""
-        opened = self.open(place, what=what)
-        assert opened is not None  # noqa: S101 - it was asked without a condition
-        with closing(opened.body) as body, readable(place):
-            content: bytes = body.read(limit + 1)
+        with closing(self._open(place, what=what).body) as body, readable(place):
+            content = body.read(limit + 1)
         if len(content) > limit:
             raise Unavailable(f"The {what} {place.uri} is larger than {limit:,} bytes.")
         return content

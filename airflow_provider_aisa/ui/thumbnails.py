@@ -11,11 +11,15 @@ import tempfile
 from contextlib import closing
 from importlib.util import find_spec
 from io import BytesIO
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from airflow_provider_aisa.exceptions import StorageFailed
 from airflow_provider_aisa.ui.results import Picture, Place, Purchase
 from airflow_provider_aisa.ui.stores import Store, Unavailable, readable
+
+if TYPE_CHECKING:
+    from botocore.response import StreamingBody
+    from PIL.Image import Image as PillowImage
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +128,7 @@ def draw(file: IO[bytes]) -> bytes:
     return content.getvalue()
 
 
-def _mode(image: Any) -> str:  # noqa: ANN401 - a PIL.Image.Image
+def _mode(image: PillowImage) -> str:
     return "RGBA" if image.has_transparency_data else "RGB"
 
 
@@ -133,7 +137,7 @@ def _check_pixels(width: int, height: int) -> None:
         raise NoThumbnail(f"{width} x {height} are more pixels than are decoded here")
 
 
-def _copy(body: Any, file: IO[bytes]) -> None:  # noqa: ANN401 - botocore's stream
+def _copy(body: StreamingBody, file: IO[bytes]) -> None:
     left = _LARGEST_IMAGE
     while chunk := body.read(_CHUNK):
         left -= len(chunk)
