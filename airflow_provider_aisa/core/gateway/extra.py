@@ -15,8 +15,8 @@ from typing import Any, Final
 from airflow_provider_aisa.core.gateway.models import Route
 from airflow_provider_aisa.exceptions import InvalidRequest
 
-#: Fields that no route takes from an author: what is bought, and how it is answered.
-_NEVER: Final = frozenset({"model", "n", "prompt", "stream", "stream_options"})
+#: Fields that no route takes from an author, as :func:`_read_as` has them: what is bought, how it is answered.
+_NEVER: Final = frozenset({"model", "n", "prompt", "stream", "streamoptions"})
 #: Fields of each route that this package sends itself, or that change how many images are made and billed,
 #: with what an author is to use instead. A dot leads into an object.
 _OF_ROUTE: Final[Mapping[Route, Mapping[str, str]]] = MappingProxyType(
@@ -40,7 +40,6 @@ _OF_ROUTE: Final[Mapping[Route, Mapping[str, str]]] = MappingProxyType(
                 "generationConfig.imageConfig.imageSize": "use image_size",
                 "generationConfig.candidateCount": "use n",
                 "generationConfig.maxOutputTokens": "it can end an image half-way",
-                "generation_config": "write generationConfig",
             }
         ),
     }
@@ -71,20 +70,30 @@ def parse_extra_body(value: object, route: Route) -> dict[str, Any]:
 
 def check_names(body: Mapping[str, Any], route: Route) -> None:
     """Raise InvalidRequest when a field is this package's own, or changes what is billed."""
-    ours = _OF_ROUTE[route]
-    for path in _paths(body):
-        name = path.lower()
+    for path, value in _paths(body):
+        name = _read_as(path)
         if name in _NEVER:
             raise InvalidRequest(
                 f"extra_body may not set {path!r}: it decides what is bought. {_instead(name)}"
             )
-        for own, instead in ours.items():
-            if own.lower() == name:
+        for own, instead in _OF_ROUTE[route].items():
+            if _read_as(own) == name:
                 raise InvalidRequest(f"extra_body may not set {path!r}: {instead}")
-            if own.lower().startswith(f"{name}.") and not isinstance(_at(body, path), Mapping):
-                raise InvalidRequest(
-                    f"extra_body may not replace {path!r} as a whole: use a dict of its fields"
-                )
+            if _read_as(own).startswith(f"{name}."):
+                _check_object(path, value, spelled=".".join(own.split(".")[: path.count(".") + 1]))
+
+
+def _read_as(path: str) -> str:
+    """Return a name as a JSON reader may take it: Google's knows two spellings, some ignore the case."""
+    return path.lower().replace("_", "")
+
+
+def _check_object(path: str, value: object, *, spelled: str) -> None:
+    """Refuse an object with fields of ours in it, unless it can be joined with ours."""
+    if path != spelled:
+        raise InvalidRequest(f"extra_body may not set {path!r}: write {spelled}")
+    if not isinstance(value, Mapping):
+        raise InvalidRequest(f"extra_body may not replace {path!r} as a whole: use a dict of its fields")
 
 
 def merged(body: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,16 +147,9 @@ def _named(value: Mapping[Any, object]) -> Iterator[tuple[str, object]]:
         yield name, each
 
 
-def _paths(body: Mapping[str, Any], before: str = "") -> Iterator[str]:
-    """Yield the name of each field, and of those within objects, joined by dots."""
+def _paths(body: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, object]]:
+    """Yield each field, and those within objects: its names, joined by dots, and its value."""
     for name, value in body.items():
-        yield f"{before}{name}"
+        yield f"{before}{name}", value
         if isinstance(value, Mapping):
             yield from _paths(value, f"{before}{name}.")
-
-
-def _at(body: Mapping[str, Any], path: str) -> object:
-    value: Any = body
-    for name in path.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value

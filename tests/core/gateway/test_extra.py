@@ -55,6 +55,13 @@ def test_what_decides_about_the_bill_is_refused_on_every_route(route: Route, nam
         (Route.GENERATE_CONTENT, {"generationConfig": {"imageConfig": {"imageSize": "4K"}}}),
         (Route.GENERATE_CONTENT, {"generationConfig": None}),
         (Route.GENERATE_CONTENT, {"generation_config": {"candidateCount": 4}}),
+        # Google reads each name in snake case, too.
+        (Route.GENERATE_CONTENT, {"generationConfig": {"candidate_count": 4}}),
+        (Route.GENERATE_CONTENT, {"generationConfig": {"image_config": {"imageSize": "4K"}}}),
+        (Route.GENERATE_CONTENT, {"generationConfig": {"imageConfig": {"image_size": "4K"}}}),
+        (Route.GENERATE_CONTENT, {"GenerationConfig": {"temperature": 0.4}}),
+        (Route.IMAGES, {"sequentialImageGeneration": "auto"}),
+        (Route.CHAT, {"numImages": 4}),
     ],
 )
 def test_what_this_package_sends_itself_is_refused(route: Route, body: dict[str, Any]) -> None:
