@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
     from airflow_provider_aisa.operators.wan import WanGenerateOperator
     from airflow_provider_aisa.retry_policy import AisaRetryPolicy
-    from airflow_provider_aisa.triggers.seedream import SeedreamTrigger
+    from airflow_provider_aisa.triggers.generate import GenerateTrigger
 
 __all__ = [
     "AisaHook",
     "AisaRetryPolicy",
     "GeminiGenerateOperator",
+    "GenerateTrigger",
     "ImageBatchOperator",
     "SeedreamBatchOperator",
     "SeedreamGenerateOperator",
-    "SeedreamTrigger",
     "WanGenerateOperator",
     "__version__",
     "chunk_requests",
@@ -38,10 +38,10 @@ _HOMES = {
     "AisaHook": "hooks.aisa",
     "AisaRetryPolicy": "retry_policy",  # needs Airflow 3.3
     "GeminiGenerateOperator": "operators.gemini",
+    "GenerateTrigger": "triggers.generate",
     "ImageBatchOperator": "operators.image_batch",
     "SeedreamBatchOperator": "operators.batch",
     "SeedreamGenerateOperator": "operators.seedream",
-    "SeedreamTrigger": "triggers.seedream",
     "WanGenerateOperator": "operators.wan",
     "chunk_requests": "chunks",
 }

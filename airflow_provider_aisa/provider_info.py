@@ -90,7 +90,7 @@ def get_provider_info() -> dict[str, Any]:
             "airflow_provider_aisa.links.ManifestLink",
         ],
         "triggers": [
-            {"integration-name": "AIsa", "python-modules": ["airflow_provider_aisa.triggers.seedream"]}
+            {"integration-name": "AIsa", "python-modules": ["airflow_provider_aisa.triggers.generate"]}
         ],
         "connection-types": [
             {

@@ -22,7 +22,7 @@ from benchmarks.work import BUCKET, MODEL, PROMPT, SIZE, forget_peak, peak_mib
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from airflow_provider_aisa.triggers.seedream import SeedreamTrigger
+    from airflow_provider_aisa.triggers.generate import GenerateTrigger
     from benchmarks.servers import Servers
 
 COUNT: Final = 500
@@ -83,7 +83,7 @@ def work(count: int) -> dict[str, float]:
 
 async def _work(count: int) -> dict[str, float]:
     # In a triggerer, Airflow imports a trigger's class before it can run.
-    from airflow_provider_aisa.triggers.seedream import SeedreamTrigger
+    from airflow_provider_aisa.triggers.generate import GenerateTrigger
 
     # Else Python stops for a full collection of Airflow's heap, 0.2 s, whenever anybody allocates enough.
     gc.collect()
@@ -91,11 +91,11 @@ async def _work(count: int) -> dict[str, float]:
     async with _watched_loop() as idle:
         await asyncio.sleep(_IDLE)
     async with _watched_loop() as first:
-        await _event(SeedreamTrigger(**_arguments(count), earliest_event=0))
+        await _event(GenerateTrigger(**_arguments(count), earliest_event=0))
     before = forget_peak()
     began = time.perf_counter()
     async with _watched_loop() as busy:
-        triggers = [SeedreamTrigger(**_arguments(index), earliest_event=0) for index in range(count)]
+        triggers = [GenerateTrigger(**_arguments(index), earliest_event=0) for index in range(count)]
         await asyncio.gather(*map(_event, triggers))
     return {
         "seconds": time.perf_counter() - began,
@@ -124,7 +124,7 @@ def _arguments(map_index: int) -> dict[str, Any]:
     return {"job": job.to_dict(), "aisa_conn_id": "aisa_default", "aws_conn_id": "aws_default"}
 
 
-async def _event(trigger: SeedreamTrigger) -> None:
+async def _event(trigger: GenerateTrigger) -> None:
     async for event in trigger.run():
         if event.payload["status"] != "success":
             raise RuntimeError(f"a trigger failed: {event.payload}")

@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import Asset, AssetAlias, TaskDeferred
 from airflow_provider_aisa.assets import asset_uri, folder_of, publish
 from airflow_provider_aisa.operators.batch import SeedreamBatchOperator
 from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
-from airflow_provider_aisa.triggers.seedream import SeedreamTrigger
+from airflow_provider_aisa.triggers.generate import GenerateTrigger
 from tests.operators.conftest import SMALL, Desk, context_of, desk
 from tests.series import OutletEventAccessors, alias_events
 from tests.triggers.run_trigger import first_event
@@ -33,7 +33,7 @@ def run(operator: Any, **context: Any) -> tuple[dict[str, Any], OutletEventAcces
     try:
         return operator.execute(everything), told
     except TaskDeferred as deferred:
-        trigger = SeedreamTrigger(**deferred.trigger.serialize()[1], earliest_event=0)
+        trigger = GenerateTrigger(**deferred.trigger.serialize()[1], earliest_event=0)
         event = asyncio.run(first_event(trigger))
         again = SeedreamGenerateOperator(
             task_id="generate", prompt="not asked for again", outlets=operator.outlets

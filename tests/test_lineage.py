@@ -15,7 +15,7 @@ from airflow_provider_aisa.lineage import collect
 from airflow_provider_aisa.operators.batch import SeedreamBatchOperator
 from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
 from airflow_provider_aisa.sandbox import Fault
-from airflow_provider_aisa.triggers.seedream import SeedreamTrigger
+from airflow_provider_aisa.triggers.generate import GenerateTrigger
 from tests.operators.conftest import SMALL, Desk, context_of, desk
 from tests.series import LINEAGE, needs_3_0
 from tests.triggers.run_trigger import first_event
@@ -60,7 +60,7 @@ def test_a_deferred_task_tells_the_same_when_it_is_done(desk: Desk) -> None:
     operator = SeedreamGenerateOperator(task_id="generate", prompt="An otter", deferrable=True)
     with pytest.raises(TaskDeferred) as caught:
         operator.execute(context_of())
-    event = asyncio.run(first_event(SeedreamTrigger(**caught.value.trigger.serialize()[1], earliest_event=0)))
+    event = asyncio.run(first_event(GenerateTrigger(**caught.value.trigger.serialize()[1], earliest_event=0)))
     again = SeedreamGenerateOperator(task_id="generate", prompt="An otter")
     again.execute_complete(context_of(), event)
 

@@ -16,7 +16,7 @@ from airflow_provider_aisa.core.s3.bucket import Bucket
 from airflow_provider_aisa.links import ImagesLink, JournalLink, ManifestLink, browser_url
 from airflow_provider_aisa.operators.batch import SeedreamBatchOperator
 from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
-from airflow_provider_aisa.triggers.seedream import SeedreamTrigger
+from airflow_provider_aisa.triggers.generate import GenerateTrigger
 from tests.operators.conftest import SMALL, Desk, context_of, desk
 from tests.series import needs_3_0, needs_3_1
 from tests.triggers.run_trigger import first_event
@@ -93,7 +93,7 @@ def test_a_deferred_task_has_its_links_while_it_waits_and_when_it_is_done(desk: 
     with pytest.raises(TaskDeferred) as caught:
         operator.execute(context_of())
     waiting = links(operator)
-    event = asyncio.run(first_event(SeedreamTrigger(**caught.value.trigger.serialize()[1], earliest_event=0)))
+    event = asyncio.run(first_event(GenerateTrigger(**caught.value.trigger.serialize()[1], earliest_event=0)))
 
     again = SeedreamGenerateOperator(task_id="generate", prompt="An otter")
     again.execute_complete(context_of(), event, **(caught.value.kwargs or {}))

@@ -116,10 +116,10 @@ class GenerateOperator(AisaOperator):
         return Target.parse(self.s3_key, self.s3_bucket, default_folder=default_folder, root=self.root_folder)
 
     def _defer(self, job: Job) -> NoReturn:
-        from airflow_provider_aisa.triggers.seedream import SeedreamTrigger
+        from airflow_provider_aisa.triggers.generate import GenerateTrigger
 
         self.defer(
-            trigger=SeedreamTrigger(
+            trigger=GenerateTrigger(
                 job=job.to_dict(), aisa_conn_id=self.aisa_conn_id, aws_conn_id=self.aws_conn_id
             ),
             method_name="execute_complete",

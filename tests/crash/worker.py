@@ -173,7 +173,7 @@ def main() -> None:
     import airflow_provider_aisa.core.batch.runner
     import airflow_provider_aisa.operators.batch
     import airflow_provider_aisa.operators.seedream
-    import airflow_provider_aisa.triggers.seedream  # noqa: F401 - so that a forked worker need not
+    import airflow_provider_aisa.triggers.generate  # noqa: F401 - so that a forked worker need not
 
     _warm_up()
     _Server(reports).serve()

@@ -22,7 +22,7 @@ from airflow_provider_aisa.operators.image_batch import ImageBatchOperator
 from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
 from airflow_provider_aisa.operators.wan import WanGenerateOperator
 from airflow_provider_aisa.sandbox import Fault
-from airflow_provider_aisa.triggers.seedream import SeedreamTrigger
+from airflow_provider_aisa.triggers.generate import GenerateTrigger
 from tests.operators.conftest import Desk, context_of
 
 FACTS = {
@@ -121,7 +121,7 @@ def test_a_deferred_task_returns_the_same(desk: Desk, operator: type[Any]) -> No
     with pytest.raises(TaskDeferred) as deferred:
         task.execute(context_of())
     _, arguments = deferred.value.trigger.serialize()
-    trigger = SeedreamTrigger(**json.loads(json.dumps(arguments)), earliest_event=0.0)
+    trigger = GenerateTrigger(**json.loads(json.dumps(arguments)), earliest_event=0.0)
 
     async def event() -> Any:
         return await anext(trigger.run())

@@ -21,7 +21,7 @@ from airflow_provider_aisa.exceptions import AisaError
 from airflow_provider_aisa.operators.batch import SeedreamBatchOperator
 from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
 from airflow_provider_aisa.sandbox import Fault, FaultKind
-from airflow_provider_aisa.triggers.seedream import SeedreamTrigger
+from airflow_provider_aisa.triggers.generate import GenerateTrigger
 from tests.operators.conftest import SMALL, Desk, context_of
 from tools.ports import find_free_ports
 
@@ -55,7 +55,7 @@ class Readable:
             operator.execute(context_of(run_id=kind))
         row = caught.value.trigger.serialize()[1]
         self._keep(row)
-        event = asyncio.run(_fire(SeedreamTrigger(**row, earliest_event=0)))
+        event = asyncio.run(_fire(GenerateTrigger(**row, earliest_event=0)))
         self._keep(event)
         with self._told("deferred", kind):
             self._keep(operator.execute_complete(context_of(run_id=kind), event))
@@ -84,7 +84,7 @@ class Readable:
             self.said += [str(e), repr(e), json.dumps(e.to_dict()), "".join(traceback.format_exception(e))]
 
 
-async def _fire(trigger: SeedreamTrigger) -> dict[str, Any]:
+async def _fire(trigger: GenerateTrigger) -> dict[str, Any]:
     async for event in trigger.run():
         payload: dict[str, Any] = event.payload
         return payload

@@ -17,7 +17,7 @@ from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.job import Job
 from airflow_provider_aisa.core.journal.entry import Buyer
 from airflow_provider_aisa.core.layout import Owner, Target
-from airflow_provider_aisa.triggers.seedream import SeedreamTrigger
+from airflow_provider_aisa.triggers.generate import GenerateTrigger
 from tests.triggers.run_trigger import first_event, load_trigger
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def serialized(bucket: str, *, map_index: int = -1, n: int = 1) -> tuple[str, di
         Buyer(owner),
         price_usd=Decimal("0.040"),
     )
-    trigger = SeedreamTrigger(job=job.to_dict(), aisa_conn_id="aisa_default", aws_conn_id="aws_default")
+    trigger = GenerateTrigger(job=job.to_dict(), aisa_conn_id="aisa_default", aws_conn_id="aws_default")
     class_path, arguments = json.loads(json.dumps(trigger.serialize()))
     return class_path, arguments
 

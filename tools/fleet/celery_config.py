@@ -14,7 +14,7 @@ CELERY_CONFIG = {
         "airflow.providers.amazon.aws.hooks.s3",
         "airflow_provider_aisa.operators.batch",
         "airflow_provider_aisa.operators.seedream",
-        "airflow_provider_aisa.triggers.seedream",
+        "airflow_provider_aisa.triggers.generate",
         "airflow_provider_aisa.core.workbench",
         "airflow_provider_aisa.core.generate",
         "airflow_provider_aisa.core.batch.runner",

@@ -15,7 +15,7 @@ from typing import Any, Final
 from airflow_provider_aisa.core.gateway.models import Route
 from airflow_provider_aisa.exceptions import InvalidRequest
 
-#: Fields that no route takes from an author, as :func:`_read_as` has them: what is bought, how it is answered.
+#: Fields that no route takes, as :func:`_read_as` has them: what is bought, and how it is answered.
 _NEVER: Final = frozenset({"model", "n", "prompt", "stream", "streamoptions"})
 #: Fields of each route that this package sends itself, or that change how many images are made and billed,
 #: with what an author is to use instead. A dot leads into an object.

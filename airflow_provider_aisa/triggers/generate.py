@@ -30,7 +30,7 @@ _STARTS: Final = 10
 _starting: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
 
-class SeedreamTrigger(BaseTrigger):
+class GenerateTrigger(BaseTrigger):
     """Does one job and fires one event: the result, or the error that the task has to raise.
 
     :param job: :meth:`Job.to_dict`; it holds no secret.
@@ -57,7 +57,7 @@ class SeedreamTrigger(BaseTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what another process needs to run this trigger."""
         return (
-            "airflow_provider_aisa.triggers.seedream.SeedreamTrigger",
+            "airflow_provider_aisa.triggers.generate.GenerateTrigger",
             {"job": self.job, "aisa_conn_id": self.aisa_conn_id, "aws_conn_id": self.aws_conn_id},
         )
 

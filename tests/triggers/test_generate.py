@@ -17,7 +17,7 @@ from airflow_provider_aisa.core import workbench
 from airflow_provider_aisa.exceptions import AisaError, ContentRefused, OutcomeUnknown, RateLimited
 from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
 from airflow_provider_aisa.sandbox import Fault
-from airflow_provider_aisa.triggers.seedream import SeedreamTrigger
+from airflow_provider_aisa.triggers.generate import GenerateTrigger
 from tests.operators.conftest import Desk, context_of, desk
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["desk"]
 
 
-def defer(**arguments: Any) -> tuple[SeedreamGenerateOperator, SeedreamTrigger]:
+def defer(**arguments: Any) -> tuple[SeedreamGenerateOperator, GenerateTrigger]:
     """Run the task until it defers, and rebuild its trigger as a triggerer does."""
     operator = SeedreamGenerateOperator(
         task_id="generate", prompt="A red panda", deferrable=True, **arguments
@@ -34,7 +34,7 @@ def defer(**arguments: Any) -> tuple[SeedreamGenerateOperator, SeedreamTrigger]:
     with pytest.raises(TaskDeferred) as caught:
         operator.execute(context_of())
     _, stored = caught.value.trigger.serialize()
-    return operator, SeedreamTrigger(**json.loads(json.dumps(stored)), earliest_event=0)
+    return operator, GenerateTrigger(**json.loads(json.dumps(stored)), earliest_event=0)
 
 
 def wait_for_a_request(desk: Desk) -> None:
@@ -42,7 +42,7 @@ def wait_for_a_request(desk: Desk) -> None:
         time.sleep(0.01)
 
 
-async def fire(trigger: SeedreamTrigger) -> dict[str, Any]:
+async def fire(trigger: GenerateTrigger) -> dict[str, Any]:
     async for event in trigger.run():
         payload: dict[str, Any] = json.loads(json.dumps(event.payload))
         return payload
@@ -119,7 +119,7 @@ def test_a_trigger_that_starts_again_pays_nothing(desk: Desk) -> None:
     _, trigger = defer()
     first = asyncio.run(fire(trigger))["result"]
 
-    again = asyncio.run(fire(SeedreamTrigger(**trigger.serialize()[1], earliest_event=0)))["result"]
+    again = asyncio.run(fire(GenerateTrigger(**trigger.serialize()[1], earliest_event=0)))["result"]
 
     assert again == {**first, "reused": True}
     assert desk.gateway.billed == 1
@@ -131,7 +131,7 @@ def test_two_copies_of_a_trigger_send_one_post(desk: Desk, monkeypatch: pytest.M
     _, trigger = defer(n=2)
 
     async def both() -> list[dict[str, Any]]:
-        copies = [SeedreamTrigger(**trigger.serialize()[1], earliest_event=0) for _ in range(2)]
+        copies = [GenerateTrigger(**trigger.serialize()[1], earliest_event=0) for _ in range(2)]
         return list(await asyncio.gather(*map(fire, copies)))
 
     first, second = (event["result"] for event in asyncio.run(both()))
@@ -162,7 +162,7 @@ def test_a_cancelled_trigger_still_records_what_it_pays_for(desk: Desk) -> None:
 def test_a_trigger_that_waits_to_fire_has_stored_all_and_can_be_cancelled(desk: Desk) -> None:
     """Its event comes late, so that the worker that deferred the task has ended by then."""
     operator, trigger = defer()
-    waiting = SeedreamTrigger(**trigger.serialize()[1], earliest_event=3600)
+    waiting = GenerateTrigger(**trigger.serialize()[1], earliest_event=3600)
 
     async def cancel_while_it_waits() -> None:
         task = asyncio.create_task(fire(waiting))
