@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 READY_SECONDS = 180.0  # 15 s on two idle cores
+#: Python's SQLite waits 5 s for a lock, and Airflow's API answers 500 after that. While many DAG files are
+#: parsed on a busy machine, others hold the lock for longer.
+LOCK_SECONDS = 60
 COMPONENTS = ("scheduler", "dag_processor", "triggerer")  # as /monitor/health names them
 PASSWORDS = "simple_auth_manager_passwords.json.generated"
 FOREIGN = ("AIRFLOW", "AISA_", "AWS_")  # settings of the caller's own, keys among them
@@ -64,6 +67,7 @@ class StandaloneAirflow:
         defaults = {
             "core.dags_folder": str(dags_folder.resolve()),
             "core.load_examples": "False",
+            "database.sql_alchemy_conn": f"sqlite:///{self.home}/airflow.db?timeout={LOCK_SECONDS}",
             "core.parallelism": "4",  # LocalExecutor starts that many processes at once
             "core.execution_api_server_url": f"{self.url}/execution/",
             "core.simple_auth_manager_users": f"{self.user}:admin",

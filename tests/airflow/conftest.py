@@ -54,7 +54,6 @@ def airflow(
     with Airflow(home, dags, connections=connections, config=CONFIG) as running:
         running.wait_until_ready()
         running.wait_until_parsed()
-        # Not by the API: while many DAGs are parsed, SQLite may be locked for longer than it waits.
         running.command("pools", "set", "aisa", "20", "requests in flight at AIsa", "--include-deferred")
         yield running
 

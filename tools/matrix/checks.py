@@ -76,7 +76,7 @@ def check_listing(commands: Commands, report: Report) -> None:
 
 def check_faces(commands: Commands, report: Report) -> None:
     """Run the unit tests of what Airflow calls."""
-    options = ("-q", "-n", WORKERS, "-p", "no:cacheprovider", "--maxfail", "20", "-o", WARNINGS)
+    options = ("-q", "-n", WORKERS, "-p", "no:cacheprovider", "--maxfail", "20", "-o", WARNINGS, "--disable-warnings")
     without = [f"--deselect={name}" for name in NOT_ABOUT_AIRFLOW]
     done = commands.run([commands.venv.python, "-m", "pytest", *options, *without, *report.series.tests])
     found = OUTCOME.search(done.stdout)
