@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
 
+from airflow_provider_aisa.core.account import purchases
 from airflow_provider_aisa.core.budget import SpendingStopped, spent_on
 from airflow_provider_aisa.core.gateway.response import GenerationResponse
 from airflow_provider_aisa.core.images.finding import verify
@@ -18,7 +19,7 @@ from airflow_provider_aisa.core.job import Job
 from airflow_provider_aisa.core.journal.entry import Entry, Stored, with_claims
 from airflow_provider_aisa.core.journal.steps import Action, Step, next_step
 from airflow_provider_aisa.core.journal.store import EntryChanged, Found, Journal
-from airflow_provider_aisa.core.layout import journals_of, proof_key
+from airflow_provider_aisa.core.layout import proof_key
 from airflow_provider_aisa.core.purchase import Bought, PaidTwice, Purchase
 from airflow_provider_aisa.core.receipt import Receipt
 from airflow_provider_aisa.core.s3.bucket import Bucket
@@ -171,22 +172,11 @@ class _Way:
         return self._found
 
     def _look_at_all(self) -> tuple[Found | None, Decimal]:
-        """Return the job's entry, and what the task instance has spent, on requests that it has changed too.
-
-        One listing takes the place of the read that there would be without a budget.
-        """
-        job, bucket = self._job, self._bench.bucket
-        found = None
-        spent = Decimal(0)
-        keys = [job.journal_key]
-        if job.idempotency_key is None:
-            prefix = journals_of(job.target, job.buyer.owner)
-            keys = [key for key, _ in bucket.list_keys(prefix) if key.endswith(".json")]
-        for key in keys:
-            one = Journal(bucket, key).load()
-            if one is not None:
-                spent += spent_on(one.entry, job.buyer, job.policy)
-                found = one if key == job.journal_key else found
+        """Return the job's entry, and what the task instance has spent, other requests included."""
+        job, found, spent = self._job, None, Decimal(0)
+        for key, one in purchases(job, self._bench.bucket):
+            spent += spent_on(one.entry, job.buyer, job.policy)
+            found = one if key == job.journal_key else found
         return found, spent
 
     async def _without_paying(self, found: Found, step: Step) -> bool:

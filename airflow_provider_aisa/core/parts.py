@@ -12,12 +12,12 @@ from dataclasses import replace
 from decimal import Decimal
 from itertools import chain
 
+from airflow_provider_aisa.core.account import purchases
 from airflow_provider_aisa.core.budget import spent_on
 from airflow_provider_aisa.core.gateway.response import GenerationResponse
 from airflow_provider_aisa.core.generate import generate
 from airflow_provider_aisa.core.job import Job
-from airflow_provider_aisa.core.journal.store import Journal
-from airflow_provider_aisa.core.layout import journals_of, proof_key
+from airflow_provider_aisa.core.layout import proof_key
 from airflow_provider_aisa.core.receipt import Receipt
 from airflow_provider_aisa.core.workbench import Workbench
 from airflow_provider_aisa.exceptions import AisaError, ContentRefused, FewerImages, ImageRefused
@@ -34,24 +34,19 @@ async def generate_all(job: Job, bench: Workbench) -> Receipt:
     if len(parts) == 1:
         return await generate(job, bench)
     try:
-        await asyncio.to_thread(_prepare, job, parts, bench)
+        await asyncio.to_thread(_prepare, job, bench)
     except AisaError as e:
         return Receipt(bench.bucket.uri(job.journal_key), error=e)
     receipts = await asyncio.gather(*(generate(part, bench) for part in parts))
     return _joined(job, receipts)
 
 
-def _prepare(job: Job, parts: tuple[Job, ...], bench: Workbench) -> None:
+def _prepare(job: Job, bench: Workbench) -> None:
     """Find out what was spent before, and that S3 takes the images' arguments, once for all requests."""
     bucket = bench.bucket
     job.check_metadata()
     if job.max_cost_usd is not None:
-        keys = [part.journal_key for part in parts]
-        if job.idempotency_key is None:
-            listed = bucket.list_keys(journals_of(job.target, job.buyer.owner))
-            keys = [key for key, _ in listed if key.endswith(".json")]
-        found = (Journal(bucket, key).load() for key in keys)
-        spent = (spent_on(one.entry, job.buyer, job.policy) for one in found if one is not None)
+        spent = (spent_on(one.entry, job.buyer, job.policy) for _, one in purchases(job, bucket))
         bench.budget.spent += sum(spent, Decimal(0))
     if unproven := bucket.unproven_args:
         bucket.prove_args(proof_key(job.target, job.idempotency_key, unproven))

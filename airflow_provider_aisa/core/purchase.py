@@ -24,6 +24,7 @@ from airflow_provider_aisa.core.gateway.retries import Call, Outcome, may_be_bil
 from airflow_provider_aisa.core.job import Job
 from airflow_provider_aisa.core.journal.entry import Claim, Entry, EntryState, with_claims, without_claim
 from airflow_provider_aisa.core.journal.store import AlreadyBought, EntryChanged, Found, Journal
+from airflow_provider_aisa.core.references import attach
 from airflow_provider_aisa.core.threads import to_the_end
 from airflow_provider_aisa.core.workbench import Workbench
 from airflow_provider_aisa.exceptions import ImageRefused, JournalUnreadable, OutcomeUnknown, StorageFailed
@@ -124,6 +125,7 @@ class Purchase:
 
     def _send(self, call: Call) -> tuple[Outcome, Bought | None]:
         """Claim, send and record. Blocks, and is not interrupted."""
+        call = self._with_references(call)
         claimed = self._claim()
         request = self._job.request
         log.info(
@@ -147,6 +149,15 @@ class Purchase:
         else:
             self._release(claimed, f"not billed ({_described(outcome)})")
         return outcome, None
+
+    def _with_references(self, call: Call) -> Call:
+        """Return the call with what stands for the reference images, which only this send keeps."""
+        request, bench = self._job.request, self._bench
+        if not request.reference_images:
+            return call
+        lifetime = bench.client.settings.timeout + bench.timing.claim_margin
+        attachments = attach(request, client=bench.bucket.client, fetcher=bench.fetcher, lifetime=lifetime)
+        return generation(request, at_most_once=call.at_most_once, attachments=attachments)
 
     def _claim(self) -> Found:
         """Write a claim until it is fresh: one whose answer came late may be stale, and another's by now."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
 
-from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL
+from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL, SEEDREAM, family_served_by, find_model
 from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.gateway.settings import ConnectionSettings, unknown_extras
 from airflow_provider_aisa.exceptions import AisaError, GatewayFailed, InvalidConnection, KeyRefused
@@ -20,16 +20,20 @@ from airflow_provider_aisa.provider_info import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import httpx
     from airflow.providers.common.compat.sdk import Connection
 
     from airflow_provider_aisa.core.gateway.client import AisaClient
+    from airflow_provider_aisa.core.gateway.models import Family
+    from airflow_provider_aisa.core.gateway.references import Attachment
     from airflow_provider_aisa.core.gateway.response import GenerationResponse
 
 #: Seconds that the Test button waits.
 _TEST_TIMEOUT = 15.0
+#: Seconds that a call may wait between its attempts, as the client does: links have to live as long.
+_MAX_WAIT = 60.0
 
 
 class AisaHook(BaseHook):
@@ -54,6 +58,7 @@ class AisaHook(BaseHook):
     def __init__(self, aisa_conn_id: str = default_conn_name, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.aisa_conn_id = aisa_conn_id
+        self._families: dict[str, Family | None] = {}
 
     @cached_property
     def settings(self) -> ConnectionSettings:
@@ -108,7 +113,9 @@ class AisaHook(BaseHook):
         model: str = DEFAULT_MODEL,
         aspect_ratio: str | None = None,
         image_size: str | None = None,
+        reference_images: Sequence[str] | str | None = None,
         extra_body: Mapping[str, Any] | None = None,
+        aws_conn_id: str | None = "aws_default",
     ) -> GenerationResponse:
         """Send one billable request to any model. Links in the response are short-lived: download at once.
 
@@ -118,10 +125,13 @@ class AisaHook(BaseHook):
         :param model: the model's id.
         :param aspect_ratio: of a model that takes one, such as ``16:9``.
         :param image_size: of a model that takes one, such as ``2K``.
+        :param reference_images: S3 URIs or https URLs of what the model is to look at, where it takes some.
         :param extra_body: further fields of the request.
+        :param aws_conn_id: the AWS connection that reads the reference images in S3.
         :raises InvalidRequest: nothing was sent.
         :raises OutcomeUnknown: no usable response came back; the images may have been billed.
         """
+        unknown_as = self.family_of_unknown(model) if _is_unknown(model) else None
         request = _request(
             prompt,
             size=size,
@@ -129,10 +139,12 @@ class AisaHook(BaseHook):
             model=model,
             aspect_ratio=aspect_ratio,
             image_size=image_size,
+            reference_images=reference_images,
             extra_body=extra_body,
+            unknown_as=unknown_as or SEEDREAM,
         )
         with self.get_conn() as client:
-            return client.generate(request)
+            return client.generate(request, self._attachments(request, aws_conn_id))
 
     async def agenerate_images(
         self,
@@ -143,9 +155,17 @@ class AisaHook(BaseHook):
         model: str = DEFAULT_MODEL,
         aspect_ratio: str | None = None,
         image_size: str | None = None,
+        reference_images: Sequence[str] | str | None = None,
         extra_body: Mapping[str, Any] | None = None,
+        aws_conn_id: str | None = "aws_default",
     ) -> GenerationResponse:
         """Do what :meth:`generate_images` does, without blocking the event loop."""
+        from asgiref.sync import sync_to_async  # Only so is a connection's lookup answered from a thread.
+
+        unknown_as = None
+        if _is_unknown(model):
+            await self.aget_settings()
+            unknown_as = await sync_to_async(self.family_of_unknown)(model)
         request = _request(
             prompt,
             size=size,
@@ -153,16 +173,43 @@ class AisaHook(BaseHook):
             model=model,
             aspect_ratio=aspect_ratio,
             image_size=image_size,
+            reference_images=reference_images,
             extra_body=extra_body,
+            unknown_as=unknown_as or SEEDREAM,
         )
         await self.aget_settings()
+        attachments = await sync_to_async(self._attachments)(request, aws_conn_id)
         async with self.get_conn() as client:
-            return await client.agenerate(request)
+            return await client.agenerate(request, attachments)
 
-    def list_models(self) -> list[str]:
-        """Return the ids of the models that the key may use. Free."""
+    def list_models(self) -> list[dict[str, Any]]:
+        """Return the models that the key may use, as the gateway lists them. Free.
+
+        Each has an ``id``; ``object``, ``created``, ``owned_by`` and ``supported_endpoint_types`` are there
+        when the gateway says them.
+        """
         with self.get_conn() as client:
             return client.list_models()
+
+    def family_of_unknown(self, model: str) -> Family | None:
+        """Return by whose rules a model is asked that is not known here, by the gateway's list. Free.
+
+        None when the list does not say, or cannot be had.
+        """
+        if model not in self._families:
+            self._families[model] = self._look_up(model)
+        return self._families[model]
+
+    def _look_up(self, model: str) -> Family | None:
+        try:
+            listed = next((each for each in self.list_models() if each["id"] == model), {})
+        except AisaError as e:
+            self.log.warning("AIsa's list of models cannot be asked about %r: %s", model, e)
+            return None
+        family = family_served_by(listed.get("supported_endpoint_types", ()))
+        if family is not None:
+            self.log.warning("Model %r is asked like those of %s, as AIsa lists it.", model, family.name)
+        return family
 
     def request(
         self,
@@ -224,7 +271,11 @@ class AisaHook(BaseHook):
         except AisaError as e:
             return False, _test_failure(e, settings.base_url) or self._without_id(e)
         count = f"{len(models)} model{'' if len(models) == 1 else 's'}"
-        found = "" if DEFAULT_MODEL in models else f", {DEFAULT_MODEL} not among them"
+        found = (
+            ""
+            if any(model["id"] == DEFAULT_MODEL for model in models)
+            else f", {DEFAULT_MODEL} not among them"
+        )
         return True, f"The key works at {settings.base_url}: {count}{found}. Nothing was billed."
 
     @classmethod
@@ -251,6 +302,19 @@ class AisaHook(BaseHook):
             )
 
         return {name: widget(name, field) for name, field in CONNECTION_FIELDS.items()}
+
+    def _attachments(self, request: ImageRequest, aws_conn_id: str | None) -> tuple[Attachment, ...]:
+        """Return what is sent in place of a request's reference images."""
+        if not request.reference_images:
+            return ()
+        from airflow_provider_aisa.core.images.download import open_fetcher
+        from airflow_provider_aisa.core.references import References, attach
+        from airflow_provider_aisa.hooks.s3 import open_s3
+
+        client, _ = open_s3(aws_conn_id)
+        with open_fetcher(self.settings) as fetcher:
+            pinned = References(client, fetcher).pinned(request)
+            return attach(pinned, client=client, fetcher=fetcher, lifetime=self.settings.timeout + _MAX_WAIT)
 
     def _read(self, connection: Connection, extras: Mapping[str, Any]) -> ConnectionSettings:
         if names := unknown_extras(extras):
@@ -282,6 +346,10 @@ def _request(prompt: str, *, size: str | None, **fields: Any) -> ImageRequest:
     request = ImageRequest.parse(prompt=prompt, **(fields if size is None else {"size": size, **fields}))
     request.check_single()
     return request
+
+
+def _is_unknown(model: object) -> bool:
+    return isinstance(model, str) and find_model(model) is None
 
 
 def _test_failure(error: AisaError, base_url: str) -> str | None:

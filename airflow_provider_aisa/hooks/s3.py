@@ -31,7 +31,7 @@ def open_s3(
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
     from botocore.config import Config
 
-    from airflow_provider_aisa.core.s3.signing import sign_with_known_hash
+    from airflow_provider_aisa.core.s3.signing import sign_links_with_version_4, sign_with_known_hash
 
     hook = S3Hook(aws_conn_id=aws_conn_id)
     ours = Config(
@@ -50,6 +50,7 @@ def open_s3(
         verify=hook.verify,
     )
     sign_with_known_hash(client)
+    sign_links_with_version_4(client)
     client.meta.events.register("request-created.s3.PutObject", _send_small_bodies_at_once)
     return client, hook.service_config.get("bucket_name")
 

@@ -35,6 +35,9 @@ class GeminiGenerateOperator(GenerateOperator):
     :param n: how many images, from 1. Each is a request of its own and a purchase of its own: one that fails
         takes no other along, and a larger ``n`` pays only for what is new. (templated)
     :param model: the model's id. (templated)
+    :param reference_images: what the model is to look at: S3 URIs, which are read through the AWS connection,
+        or https URLs that anybody may read; at most 14, of 14 MB together. They are looked at before
+        anything is paid; what identifies the purchase is the URI, and the object's ETag. (templated)
     :param extra_body: further fields of the request, such as ``{"generationConfig": {"temperature": 0.4}}``:
         part of what identifies the purchase, and refused where they would change what is billed. (templated)
     :param s3_key: a key, a prefix that ends in ``/``, or ``s3://bucket/key``. ``{index}``, ``{ext}`` and
@@ -63,6 +66,7 @@ class GeminiGenerateOperator(GenerateOperator):
         "image_size",
         "n",
         "model",
+        "reference_images",
         "extra_body",
         "s3_key",
         "s3_bucket",
@@ -85,6 +89,7 @@ class GeminiGenerateOperator(GenerateOperator):
         image_size: str | None = None,
         n: int | str = 1,
         model: str = DEFAULT_GEMINI_MODEL,
+        reference_images: Sequence[str] | str | None = None,
         extra_body: Mapping[str, Any] | str | None = None,
         s3_key: str | None = None,
         s3_bucket: str | None = None,
@@ -105,6 +110,7 @@ class GeminiGenerateOperator(GenerateOperator):
             extra_body=extra_body,
             n=n,
             model=model,
+            reference_images=reference_images,
             s3_key=s3_key,
             s3_bucket=s3_bucket,
             s3_extra_args=s3_extra_args,

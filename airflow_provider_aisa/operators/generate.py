@@ -15,23 +15,23 @@ from airflow_provider_aisa.core.job import Job
 from airflow_provider_aisa.core.journal.steps import Action
 from airflow_provider_aisa.core.layout import Target
 from airflow_provider_aisa.core.threads import in_background, run_apart
-from airflow_provider_aisa.exceptions import error_from_dict
+from airflow_provider_aisa.exceptions import ModelNotRouted, error_from_dict
 from airflow_provider_aisa.hooks.aisa import AisaHook
 from airflow_provider_aisa.labels import label_of
 from airflow_provider_aisa.operators.base import (
     AisaOperator,
-    is_literal,
     is_plain,
     parse_idempotency_key,
     prepare,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_aisa.core.gateway.models import Family
+    from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
     from airflow_provider_aisa.core.s3.bucket import Bucket
 
 
@@ -41,11 +41,19 @@ class GenerateOperator(AisaOperator):
     #: The only family whose models it takes, and one of its models, for checks while the model is a template.
     family: ClassVar[Family]
     any_model: ClassVar[str]
-    template_fields_renderers: ClassVar[dict[str, str]] = {"extra_body": "json"}
+    template_fields_renderers: ClassVar[dict[str, str]] = {"extra_body": "json", "reference_images": "json"}
 
-    def __init__(self, *, prompt: str, deferrable: bool, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        deferrable: bool,
+        reference_images: Sequence[str] | str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.prompt = prompt
+        self.reference_images = reference_images
         self.deferrable = deferrable
 
     @abstractmethod
@@ -69,14 +77,17 @@ class GenerateOperator(AisaOperator):
     def _execute(self, context: Context) -> dict[str, Any]:
         self._check_literals()
         job = self._job(context)
-        settings = AisaHook(self.aisa_conn_id).settings
+        hook = AisaHook(self.aisa_conn_id)
+        settings = hook.settings
         price = job.request.price_usd(settings.prices)
         job.request.check_budget(self.max_cost_usd, price)
         if not job.request.is_known_model:
-            self.log.warning("Model %r is not known here: its rules and price cannot be checked.", self.model)
+            self._check_unknown_model(hook)
         in_background(prepare)
         bucket = self._open_bucket(job.target)
         job = replace(job, price_usd=price, target=replace(job.target, bucket=bucket.name))
+        if job.request.reference_images:
+            job = _with_known_references(job, settings, bucket)
         self._note_links(context, bucket, images=job.target.folder, journal=job.journal_key)
         if self.deferrable and not _is_finished(job, bucket):
             self._defer(job)
@@ -96,7 +107,7 @@ class GenerateOperator(AisaOperator):
 
     def _job(self, context: Context) -> Job:
         """Check everything that can be checked without a connection."""
-        request = self._request({"prompt": self.prompt, "model": self.model, "n": self.n, **self._fields()})
+        request = self._request(self._written())
         buyer = self._buyer(context)
         return Job(
             request,
@@ -111,6 +122,26 @@ class GenerateOperator(AisaOperator):
 
     def _request(self, fields: Mapping[str, Any]) -> ImageRequest:
         return ImageRequest.parse(family=self.family, extra_body=self.extra_body, **fields)
+
+    def _written(self) -> dict[str, Any]:
+        """Return what the request is made of, as it stands in the DAG."""
+        return {
+            "prompt": self.prompt,
+            "model": self.model,
+            "n": self.n,
+            "reference_images": self.reference_images,
+            **self._fields(),
+        }
+
+    def _check_unknown_model(self, hook: AisaHook) -> None:
+        """Ask the gateway, which is free, whether a model that is not known here is of another family."""
+        served_by = hook.family_of_unknown(self.model)
+        if served_by is not None and served_by != self.family:
+            raise ModelNotRouted(
+                f"Use {served_by.operator}: {self.model!r} is not known here, and AIsa's list of models says "
+                f"that it is asked like those of {served_by.name}. Nothing was sent"
+            )
+        self.log.warning("Model %r is not known here: its rules and price cannot be checked.", self.model)
 
     def _target(self, default_folder: str) -> Target:
         return Target.parse(self.s3_key, self.s3_bucket, default_folder=default_folder, root=self.root_folder)
@@ -130,12 +161,24 @@ class GenerateOperator(AisaOperator):
     def _check_literals(self) -> None:
         """Check each parameter that is no template, as a request in which templates have a valid value."""
         stand_ins = {"prompt": "…", "model": self.any_model, "n": 1}
-        written = {"prompt": self.prompt, "model": self.model, "n": self.n, **self._fields()}
-        literals = {name: value for name, value in written.items() if is_literal(value)}
+        literals = {name: value for name, value in self._written().items() if is_plain(value)}
         request = {**stand_ins, **literals}
         extra_body = self.extra_body if is_plain(self.extra_body) else None
         ImageRequest.parse(family=self.family, extra_body=extra_body, **request)
         super()._check_literals()
+
+
+def _with_known_references(job: Job, settings: ConnectionSettings, bucket: Bucket) -> Job:
+    """Return the job once its reference images have been looked at: they are part of the purchase."""
+    from airflow_provider_aisa.core.account import purchases
+    from airflow_provider_aisa.core.images.download import open_fetcher
+    from airflow_provider_aisa.core.references import References
+
+    with open_fetcher(settings) as fetcher:
+        references = References(
+            bucket.client, fetcher, lambda: [found.entry for _, found in purchases(job, bucket)]
+        )
+        return replace(job, request=references.pinned(job.request))
 
 
 def _is_finished(job: Job, bucket: Bucket) -> bool:

@@ -13,10 +13,11 @@ from airflow_provider_aisa.core.batch.spec import (
     BatchSpec,
     ItemDefaults,
     OnItemFailure,
+    Outside,
     parse_max_concurrency,
     parse_max_failures,
 )
-from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL
+from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL, SEEDREAM
 from airflow_provider_aisa.core.gateway.request import check_model, parse_max_cost, parse_n, parse_size
 from airflow_provider_aisa.core.layout import Target
 from airflow_provider_aisa.core.threads import in_background, run_apart
@@ -36,11 +37,12 @@ from airflow_provider_aisa.operators.base import (
 from airflow_provider_aisa.ui.notes import note_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from decimal import Decimal
 
     from airflow.providers.common.compat.sdk import BaseOperatorLink, Context, XComArg
 
+    from airflow_provider_aisa.core.gateway.models import Family
     from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
     from airflow_provider_aisa.core.job import OnPartial
     from airflow_provider_aisa.core.journal.steps import Delivery, OnExisting
@@ -74,7 +76,8 @@ class ImageBatchOperator(AisaOperator):
     is kept beside the key's.
 
     :param requests: a list of prompts; a list of dicts with ``prompt`` and optionally ``id``, ``model``,
-        ``n``, ``size``, ``aspect_ratio``, ``image_size``, ``extra_body`` and ``s3_key``; the output of a task
+        ``n``, ``size``, ``aspect_ratio``, ``image_size``, ``reference_images``, ``extra_body`` and
+        ``s3_key``; the output of a task
         that returns such a list; or ``s3://bucket/key`` of a JSON Lines file of either. Items need
         different ids; without one, an item's id is made of its request. (templated)
     :param model: of items that do not say: the model's id. (templated)
@@ -193,7 +196,8 @@ class ImageBatchOperator(AisaOperator):
 
     def _execute(self, context: Context) -> dict[str, Any]:
         self._check_literals()
-        settings = AisaHook(self.aisa_conn_id).settings
+        hook = AisaHook(self.aisa_conn_id)
+        settings = hook.settings
         in_background(prepare)
         spec = self._spec(context, settings.prices)
         if self.max_concurrency is not None:
@@ -203,16 +207,27 @@ class ImageBatchOperator(AisaOperator):
         spec = spec.in_bucket(bucket.name)
         images, layout = spec.defaults.target.folder, spec.layout
         self._note_links(context, bucket, images=images, journal=layout.folder, manifest=layout.manifest)
-        result = self._run(spec, settings, bucket)
+        result = self._run(spec, settings, bucket, hook.family_of_unknown)
         self._tell(context, result, bucket=bucket.name, folder=images)
         return result
 
-    def _run(self, spec: BatchSpec, settings: ConnectionSettings, bucket: Bucket) -> dict[str, Any]:
+    def _run(
+        self,
+        spec: BatchSpec,
+        settings: ConnectionSettings,
+        bucket: Bucket,
+        family_of_unknown: Callable[[str], Family | None],
+    ) -> dict[str, Any]:
+        from airflow_provider_aisa.core.batch.resume import entries_of
         from airflow_provider_aisa.core.batch.runner import run_batch
+        from airflow_provider_aisa.core.images.download import open_fetcher
+        from airflow_provider_aisa.core.references import References
 
-        with tempfile.TemporaryDirectory(prefix="aisa-batch-") as name:
+        with tempfile.TemporaryDirectory(prefix="aisa-batch-") as name, open_fetcher(settings) as fetcher:
             folder = Path(name)
-            with spec.plan(iter_requests(self.requests, bucket.client), folder) as plan:
+            references = References(bucket.client, fetcher, lambda: entries_of(spec, bucket))
+            outside = Outside(references.pinned, lambda model: family_of_unknown(model) or SEEDREAM)
+            with spec.plan(iter_requests(self.requests, bucket.client), folder, outside) as plan:
                 self._warn_of_unknown_models(plan.unknown_models)
                 note_batch(
                     folder_uri=bucket.uri(spec.layout.folder),

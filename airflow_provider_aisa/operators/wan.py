@@ -31,6 +31,9 @@ class WanGenerateOperator(GenerateOperator):
     :param prompt: the text to draw. (templated)
     :param n: how many images, 1 to 4. It is always sent: the gateway's own default is 4. (templated)
     :param model: the model's id. (templated)
+    :param reference_images: what the model is to look at: S3 URIs, which are read through the AWS connection,
+        or https URLs that anybody may read; at most 9, of 20 MB each. They are looked at before
+        anything is paid; what identifies the purchase is the URI, and the object's ETag. (templated)
     :param extra_body: further fields of the request, such as ``{"seed": 7}``: part of
         what identifies the purchase, and refused where they would change what is billed. (templated)
     :param s3_key: a key, a prefix that ends in ``/``, or ``s3://bucket/key``. ``{index}``, ``{ext}`` and
@@ -57,6 +60,7 @@ class WanGenerateOperator(GenerateOperator):
         "prompt",
         "n",
         "model",
+        "reference_images",
         "extra_body",
         "s3_key",
         "s3_bucket",
@@ -77,6 +81,7 @@ class WanGenerateOperator(GenerateOperator):
         prompt: str,
         n: int | str = 1,
         model: str = DEFAULT_WAN_MODEL,
+        reference_images: Sequence[str] | str | None = None,
         extra_body: Mapping[str, Any] | str | None = None,
         s3_key: str | None = None,
         s3_bucket: str | None = None,
@@ -97,6 +102,7 @@ class WanGenerateOperator(GenerateOperator):
             extra_body=extra_body,
             n=n,
             model=model,
+            reference_images=reference_images,
             s3_key=s3_key,
             s3_bucket=s3_bucket,
             s3_extra_args=s3_extra_args,

@@ -33,7 +33,7 @@ class Face:
     def send(self, client: AisaClient, call: Call) -> httpx.Response:
         return self._run(client, lambda: client.send(call), lambda: client.asend(call))
 
-    def list_models(self, client: AisaClient) -> list[str]:
+    def list_models(self, client: AisaClient) -> list[dict[str, Any]]:
         return self._run(client, client.list_models, client.alist_models)
 
     def _run(self, client: AisaClient, sync: Callable[[], T], asynchronous: Callable[[], Awaitable[T]]) -> T:

@@ -347,8 +347,13 @@ def test_a_lost_response_is_never_paid_twice(
     assert (aisa_sandbox.billed, len(aisa_sandbox.requests)) == (1, 1)
 
 
-def test_list_models_returns_ids_and_is_free(sandbox_hook: AisaHook, aisa_sandbox: Sandbox) -> None:
-    assert "seedream-4-5-251128" in sandbox_hook.list_models()
+def test_list_models_returns_what_the_gateway_lists_and_is_free(
+    sandbox_hook: AisaHook, aisa_sandbox: Sandbox
+) -> None:
+    seedream = sandbox_hook.list_models()[0]
+    assert seedream["id"] == "seedream-4-5-251128"
+    assert seedream["owned_by"] == "bytedance"
+    assert seedream["supported_endpoint_types"] == ["image-generation"]
     assert aisa_sandbox.billed == 0
 
 

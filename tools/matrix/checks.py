@@ -76,9 +76,10 @@ def check_listing(commands: Commands, report: Report) -> None:
 
 def check_faces(commands: Commands, report: Report) -> None:
     """Run the unit tests of what Airflow calls."""
-    options = ("-q", "-n", WORKERS, "-p", "no:cacheprovider", "--maxfail", "20", "-o", WARNINGS, "--disable-warnings")
+    options = ("-q", "-n", WORKERS, "-p", "no:cacheprovider", "--maxfail", "20", "-o", WARNINGS)
+    pytest = (commands.venv.python, "-m", "pytest", "--disable-warnings", *options)
     without = [f"--deselect={name}" for name in NOT_ABOUT_AIRFLOW]
-    done = commands.run([commands.venv.python, "-m", "pytest", *options, *without, *report.series.tests])
+    done = commands.run([*pytest, *without, *report.series.tests])
     found = OUTCOME.search(done.stdout)
     report.tests = found[1].strip() if found else "no test ran"
     if done.returncode or "passed" not in report.tests:

@@ -20,6 +20,7 @@ from airflow_provider_aisa.core.batch.plan import Item, Plan, PlannedItem
 from airflow_provider_aisa.core.batch.spec import BatchSpec
 from airflow_provider_aisa.core.budget import spent_on
 from airflow_provider_aisa.core.generate import decide
+from airflow_provider_aisa.core.journal.entry import Entry
 from airflow_provider_aisa.core.journal.steps import Action
 from airflow_provider_aisa.core.journal.store import Found, Journal
 from airflow_provider_aisa.core.receipt import Receipt
@@ -86,6 +87,13 @@ def look_back(
     earlier.to_buy += cost
     earlier.images += images
     return earlier
+
+
+def entries_of(spec: BatchSpec, bucket: Bucket) -> Iterator[Entry]:
+    """Yield every entry that the batch's journal has, whatever item it belongs to. Blocks."""
+    for key, _ in bucket.list_keys(spec.layout.entries):
+        if key.endswith(".json") and (found := Journal(bucket, key).load()) is not None:
+            yield found.entry
 
 
 @dataclass(frozen=True, slots=True)

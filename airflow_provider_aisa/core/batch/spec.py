@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, Self
 
 from airflow_provider_aisa.core.batch.plan import Item, Plan
 from airflow_provider_aisa.core.batch.source import RawRequest
-from airflow_provider_aisa.core.gateway.models import SEEDREAM, Family, family_of
+from airflow_provider_aisa.core.gateway.models import SEEDREAM, Family, find_model
 from airflow_provider_aisa.core.gateway.request import UNSET, ImageRequest
 from airflow_provider_aisa.core.job import BatchPlace, Job, OnPartial
 from airflow_provider_aisa.core.journal.entry import Buyer
@@ -20,6 +20,7 @@ from airflow_provider_aisa.core.layout import BatchLayout, Target
 from airflow_provider_aisa.exceptions import InvalidRequest
 
 OnItemFailure = Literal["keep", "fail"]
+
 
 FIELDS: Final = (
     "prompt",
@@ -30,6 +31,7 @@ FIELDS: Final = (
     "s3_key",
     "aspect_ratio",
     "image_size",
+    "reference_images",
     "extra_body",
 )
 MAX_ID: Final = 200  # characters
@@ -40,13 +42,36 @@ _LONGEST_PROBLEM: Final = 500  # characters: an author's value may be of any len
 
 
 @dataclass(frozen=True, slots=True)
+class Outside:
+    """What has to be looked up to read an item; while a DAG is parsed, nothing is.
+
+    :param pinned: returns a request that says which version of each reference image it means.
+    :param family_of_unknown: returns the family by whose rules a model is asked that is not known here.
+    """
+
+    pinned: Callable[[ImageRequest], ImageRequest] = lambda request: request
+    family_of_unknown: Callable[[str], Family] = lambda _: SEEDREAM
+
+    def family_of(self, model: object) -> Family:
+        """Return the family of any model."""
+        if not isinstance(model, str):
+            return SEEDREAM
+        spec = find_model(model)
+        return spec.family if spec else self.family_of_unknown(model)
+
+
+_NOWHERE: Final = Outside()
+
+
+@dataclass(frozen=True, slots=True)
 class ItemDefaults:
     """What an item has that does not say otherwise; all as in :meth:`ImageRequest.parse`.
 
     :param size: of items whose model takes a size.
     :param n: of items whose model makes several images in a request.
     :param target: parsed for items, with the batch's bucket as soon as that is known.
-    :param aspect_ratio: of items whose model takes one; so are the others.
+    :param aspect_ratio: of items whose model takes one; so is ``image_size``.
+    :param extra_body: of items of the batch's own family: others have other fields.
     """
 
     size: object
@@ -57,24 +82,29 @@ class ItemDefaults:
     image_size: object = None
     extra_body: object = None
 
-    def read(self, raw: object) -> Item:
+    def read(self, raw: object, outside: Outside = _NOWHERE) -> Item:
         """Read a prompt, or a dict with ``prompt`` and optionally the other :data:`FIELDS`.
 
         :raises InvalidRequest: whatever is wrong with it; the message does not hold the prompt.
         """
         fields = _fields(raw)
         model = _given(fields, "model", self.model)
-        family = family_of(model) if isinstance(model, str) else SEEDREAM
+        family = outside.family_of(model)
         request = ImageRequest.parse(
             prompt=fields["prompt"],
             size=_given(fields, "size", self.size if family.has_size and self.size is not None else UNSET),
             n=_given(fields, "n", 1 if family.is_one_by_one else self.n),
             model=model,
-            extra_body=_given(fields, "extra_body", self._extra_body(family)),
+            unknown_as=family,
+            reference_images=fields.get("reference_images"),
+            extra_body=_given(
+                fields, "extra_body", self.extra_body if family == outside.family_of(self.model) else None
+            ),
             aspect_ratio=self._option(fields, family, "aspect_ratio"),
             image_size=self._option(fields, family, "image_size"),
         )
         request.check_single()
+        request = outside.pinned(request)
         given = fields.get("id")
         item_id = request.fingerprint()[:_DERIVED_ID] if given is None else parse_id(given)
         target = self.target
@@ -84,11 +114,6 @@ class ItemDefaults:
 
     def _option(self, fields: Mapping[str, Any], family: Family, name: str) -> object:
         return _given(fields, name, getattr(self, name) if name in family.options else None)
-
-    def _extra_body(self, family: Family) -> object:
-        """Return the default for items of the batch's own family: others have other fields."""
-        own = family_of(self.model) if isinstance(self.model, str) else SEEDREAM
-        return self.extra_body if family == own else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,26 +167,27 @@ class BatchSpec:
             return math.inf
         return self.max_failures * total if isinstance(self.max_failures, float) else self.max_failures
 
-    def plan(self, raws: Iterable[RawRequest], folder: Path) -> Plan:
+    def plan(self, raws: Iterable[RawRequest], folder: Path, outside: Outside = _NOWHERE) -> Plan:
         """Check and price every item before the first is paid for; close what is returned.
 
         :param folder: an empty one, for what is kept of the items.
+        :param outside: what is looked up for them.
         :raises InvalidRequest: with the first bad items and their number.
         """
         plan = Plan(folder, self.defaults.target.bucket)
         try:
-            self._fill(plan, raws)
+            self._fill(plan, raws, outside)
         except BaseException:
             plan.close()
             raise
         return plan
 
-    def _fill(self, plan: Plan, raws: Iterable[RawRequest]) -> None:
+    def _fill(self, plan: Plan, raws: Iterable[RawRequest], outside: Outside) -> None:
         problems: list[str] = []
         bad = 0
         for raw in raws:
             try:
-                plan.add(raw.where, self._read(raw))
+                plan.add(raw.where, self._read(raw, outside))
             except InvalidRequest as e:
                 bad += 1
                 if bad <= _MOST_SHOWN:
@@ -175,10 +201,10 @@ class BatchSpec:
                 + "\nNothing was sent."
             )
 
-    def _read(self, raw: RawRequest) -> Item:
+    def _read(self, raw: RawRequest, outside: Outside) -> Item:
         if isinstance(raw.value, InvalidRequest):
             raise raw.value
-        item = self.defaults.read(raw.value)
+        item = self.defaults.read(raw.value, outside)
         price = item.request.price_usd(self.prices)
         if price is None:
             item.request.check_budget(self.max_cost_usd, price)  # What all cost is checked when it is known.

@@ -7,20 +7,23 @@ import logging
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 from urllib.parse import urljoin, urlsplit
 
 import httpx
 
 from airflow_provider_aisa.core.gateway.answers import clean, read_object, receive
+from airflow_provider_aisa.core.gateway.extra import merged
 from airflow_provider_aisa.core.gateway.pacing import Pacer, pacer_for
+from airflow_provider_aisa.core.gateway.references import Attachment
 from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.gateway.response import GenerationResponse
-from airflow_provider_aisa.core.gateway.retries import Call, Outcome, Retries
+from airflow_provider_aisa.core.gateway.retries import Call, Outcome, Retries, Unattached
 from airflow_provider_aisa.core.gateway.routes import route_of
+from airflow_provider_aisa.core.gateway.routes.reading import answer_limit
 from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
 from airflow_provider_aisa.core.net.proxies import read_proxies
 from airflow_provider_aisa.core.net.transport import CannotConnect, Transport
@@ -175,26 +178,33 @@ class AisaClient:
 
     # --- whole calls
 
-    def generate(self, request: ImageRequest) -> GenerationResponse:
+    def generate(self, request: ImageRequest, attachments: Sequence[Attachment] = ()) -> GenerationResponse:
         """Send one billable request and read its response.
 
+        :param attachments: what stands for its reference images.
         :raises OutcomeUnknown: the connection died after the body was sent, or the answer is unreadable.
         :raises RateLimited: the gateway wants a longer wait than this call may take.
         :raises AisaError: the other children, as their names say.
         """
-        return self.read(self.send(generation(request)), request)
+        return self.read(self.send(generation(request, attachments=attachments)), request)
 
-    async def agenerate(self, request: ImageRequest) -> GenerationResponse:
+    async def agenerate(
+        self, request: ImageRequest, attachments: Sequence[Attachment] = ()
+    ) -> GenerationResponse:
         """Do what :meth:`generate` does, without blocking the event loop."""
-        return self.read(await self.asend(generation(request)), request)
+        return self.read(await self.asend(generation(request, attachments=attachments)), request)
 
-    def list_models(self) -> list[str]:
-        """Return the ids of the models that the key may use. Free."""
-        return self._model_ids(self.send(Call("GET", MODELS_ENDPOINT)))
+    def list_models(self) -> list[dict[str, Any]]:
+        """Return the models that the key may use, as the gateway lists them. Free.
 
-    async def alist_models(self) -> list[str]:
+        Each has an ``id``; ``object``, ``created``, ``owned_by`` and ``supported_endpoint_types`` are there
+        when the gateway says them.
+        """
+        return self._models(self.send(Call("GET", MODELS_ENDPOINT)))
+
+    async def alist_models(self) -> list[dict[str, Any]]:
         """Do what :meth:`list_models` does, without blocking the event loop."""
-        return self._model_ids(await self.asend(Call("GET", MODELS_ENDPOINT)))
+        return self._models(await self.asend(Call("GET", MODELS_ENDPOINT)))
 
     def send(self, call: Call) -> httpx.Response:
         """Send any call and return its 2xx response; raises as :meth:`generate` does."""
@@ -295,10 +305,9 @@ class AisaClient:
             raise InvalidRequest(msg)
         return url
 
-    def _model_ids(self, response: httpx.Response) -> list[str]:
+    def _models(self, response: httpx.Response) -> list[dict[str, Any]]:
         try:
-            models = read_object(response.content)["data"]
-            return [clean(str(model["id"]), api_key=self.settings.api_key) for model in models]
+            return [self._model(model) for model in read_object(response.content)["data"]]
         except (KeyError, TypeError):
             msg = (
                 "AIsa answered GET /models with something that is no list of models: check the connection's "
@@ -306,7 +315,39 @@ class AisaClient:
             )
             raise GatewayFailed(msg, status=response.status_code) from None
 
+    def _model(self, listed: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the list says of a model, of the types that are documented."""
+        api_key = self.settings.api_key
+        model: dict[str, Any] = {"id": clean(str(listed["id"]), api_key=api_key)}
+        for name in ("object", "owned_by"):
+            if isinstance(listed.get(name), str):
+                model[name] = clean(listed[name], api_key=api_key)
+        if isinstance(listed.get("created"), int):
+            model["created"] = listed["created"]
+        if isinstance(types := listed.get("supported_endpoint_types"), list):
+            model["supported_endpoint_types"] = [clean(str(kind), api_key=api_key) for kind in types]
+        return model
 
-def generation(request: ImageRequest, *, at_most_once: bool = False) -> Call:
-    """Return the call that generates a request's images."""
-    return route_of(request).build(request, at_most_once=at_most_once)
+
+def generation(
+    request: ImageRequest, *, at_most_once: bool = False, attachments: Sequence[Attachment] = ()
+) -> Call:
+    """Return the call that generates a request's images.
+
+    :param attachments: what stands for the reference images. Without them, a call that needs some cannot be
+        sent: it serves to ask what its limits are, and when its turn comes.
+    """
+    request.check_single()
+    route = route_of(request)
+    is_complete = len(attachments) == len(request.reference_images)
+    rate = request.family.requests_per_minute
+    return Call(
+        "POST",
+        route.endpoint(request),
+        json=merged(route.body(request, attachments), request.extra_body)
+        if is_complete
+        else Unattached.UNATTACHED,
+        at_most_once=at_most_once,
+        answer_limit=answer_limit(request.n),
+        own_rate=(request.model, rate) if rate else None,
+    )

@@ -1,12 +1,14 @@
 """The rules of the gateway's models are data; the code that applies them is one function each.
 
 Prices, routes and the size rule: https://aisa.one/docs, "OpenAI-Compatible Image Generations", "Image
-Generation via Chat" and "generateContent". What Gemini's options may be: https://ai.google.dev/gemini-api/docs.
+Generation via Chat" and "generateContent". What Gemini's options may be, and that a request may have 20 MB in
+all: https://ai.google.dev/gemini-api/docs. How large Wan's reference images may be:
+https://www.alibabacloud.com/help/en/model-studio, "Wan image editing".
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
@@ -55,6 +57,8 @@ class Family:
         among them, since it is a rule of its own.
     :param most_images: of one request; None when nothing is documented.
     :param most_references: how many reference images a request may have.
+    :param takes_bytes: whether they are in the request itself, instead of links to them.
+    :param largest_reference: bytes of one, or, if they are in the request itself, of all together.
     :param requests_per_minute: the family's own cap, whatever the key's limits are.
     """
 
@@ -65,6 +69,8 @@ class Family:
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     most_images: int | None = None
     most_references: int = 0
+    takes_bytes: bool = False
+    largest_reference: int = 0
     requests_per_minute: int | None = None
 
     @property
@@ -88,7 +94,14 @@ class ModelSpec:
 
 
 SEEDREAM: Final = Family("Seedream", "SeedreamGenerateOperator", Route.IMAGES, has_size=True)
-WAN: Final = Family("Wan", "WanGenerateOperator", Route.CHAT, most_images=4, most_references=9)
+WAN: Final = Family(
+    "Wan",
+    "WanGenerateOperator",
+    Route.CHAT,
+    most_images=4,
+    most_references=9,
+    largest_reference=20_000_000,
+)
 GEMINI: Final = Family(
     "Gemini",
     "GeminiGenerateOperator",
@@ -101,8 +114,13 @@ GEMINI: Final = Family(
     ),
     most_images=1,
     most_references=14,
+    takes_bytes=True,
+    largest_reference=14_000_000,  # base64 makes 4 bytes of 3
     requests_per_minute=30,
 )
+#: All of them, by name.
+ALL_FAMILIES: Final = MappingProxyType({family.name: family for family in (SEEDREAM, WAN, GEMINI)})
+FAMILIES_WITH_REFERENCES: Final = tuple(name for name, each in ALL_FAMILIES.items() if each.most_references)
 
 DEFAULT_MODEL: Final = "seedream-4-5-251128"
 DEFAULT_SIZE: Final = "2048x2048"
@@ -132,3 +150,13 @@ def family_of(name: str) -> Family:
     """Return a model's family. One that nobody has heard of is taken for a model like Seedream."""
     spec = find_model(name)
     return SEEDREAM if spec is None else spec.family
+
+
+#: What the gateway's list of models calls the routes, the one that says most first.
+_ENDPOINT_TYPES: Final = MappingProxyType({"image-generation": SEEDREAM, "gemini": GEMINI, "openai": WAN})
+
+
+def family_served_by(endpoint_types: Iterable[str]) -> Family | None:
+    """Return whose route serves a model with these ``supported_endpoint_types``; None for none of ours."""
+    served = set(endpoint_types)
+    return next((family for name, family in _ENDPOINT_TYPES.items() if name in served), None)

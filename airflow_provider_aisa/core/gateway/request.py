@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 
 from airflow_provider_aisa.core.gateway.extra import parse_extra_body
 from airflow_provider_aisa.core.gateway.models import (
+    ALL_FAMILIES,
     DEFAULT_MODEL,
     DEFAULT_SIZE,
     MODELS,
@@ -23,6 +24,7 @@ from airflow_provider_aisa.core.gateway.models import (
     family_of,
     find_model,
 )
+from airflow_provider_aisa.core.gateway.references import Reference, parse_references
 from airflow_provider_aisa.exceptions import InvalidRequest, ModelNotRouted, OverBudget
 
 _SUMMARY = 200
@@ -48,6 +50,9 @@ class ImageRequest:
     :param height: pixels; None for a model that takes no size.
     :param options: such as Gemini's ``aspect_ratio`` and ``image_size``; only those that were given.
     :param extra_body: further fields of the request's body.
+    :param reference_images: what the model is to look at; their versions are part of the purchase.
+    :param asked_as: the name of the family by whose rules a model is asked that this version does not know;
+        empty for those of Seedream.
     :param number: of several requests that ask for the same, each for an image of its own: which one this is,
         from 0.
     """
@@ -59,6 +64,8 @@ class ImageRequest:
     model: str
     options: Mapping[str, str] = field(default_factory=dict)
     extra_body: Mapping[str, Any] = field(default_factory=dict)
+    reference_images: tuple[Reference, ...] = ()
+    asked_as: str = ""
     number: int = 0
 
     @classmethod
@@ -71,8 +78,10 @@ class ImageRequest:
         model: object = DEFAULT_MODEL,
         aspect_ratio: object = None,
         image_size: object = None,
+        reference_images: object = None,
         extra_body: object = None,
         family: Family | None = None,
+        unknown_as: Family = SEEDREAM,
     ) -> Self:
         """Build a request from what an author wrote or a template rendered.
 
@@ -84,13 +93,15 @@ class ImageRequest:
         :param model: the model's id.
         :param aspect_ratio: such as ``16:9``, of a model that takes one.
         :param image_size: such as ``2K``, of a model that takes one.
+        :param reference_images: see :func:`.references.parse_references`.
         :param extra_body: further fields of the request's body; see :mod:`.extra`.
-        :param family: the only family that is allowed.
+        :param family: the only family that is allowed. A model that nobody has heard of is taken for one.
+        :param unknown_as: without ``family``: what such a model is taken for.
         :raises ModelNotRouted: the model is of another family.
         :raises InvalidRequest: anything else that the gateway would refuse.
         """
         spec = check_model(model, family=family)
-        own = family_of(str(model))
+        own = spec.family if spec else family or unknown_as
         width, height = parse_size_for(own, size, model=str(model), spec=spec)
         given = {"aspect_ratio": aspect_ratio, "image_size": image_size}
         return cls(
@@ -100,13 +111,15 @@ class ImageRequest:
             n=parse_n(n, most=None if own.is_one_by_one else own.most_images, model=str(model)),
             model=str(model),
             options=parse_options(own, given, model=str(model)),
+            reference_images=parse_references(reference_images, own, model=str(model)),
+            asked_as="" if spec or own == SEEDREAM else own.name,
             extra_body=parse_extra_body(extra_body, own.route),
         )
 
     @property
     def family(self) -> Family:
         """The family of its model."""
-        return family_of(self.model)
+        return ALL_FAMILIES[self.asked_as] if self.asked_as else family_of(self.model)
 
     @property
     def size(self) -> str | None:
@@ -139,6 +152,8 @@ class ImageRequest:
         further = {
             "size": self.size,
             **self.options,
+            "reference_images": [reference.identity() for reference in self.reference_images],
+            "asked_as": self.asked_as,
             "extra_body": dict(self.extra_body),
             "number": self.number,
         }

@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -45,10 +46,17 @@ _MAY_BE_BILLED: Final = f"It may have been done and billed all the same. {_LOOK}
 Outcome = httpx.Response | httpx.HTTPError
 
 
+class Unattached(Enum):
+    """Stands for a body whose reference images are not in it yet: it is no JSON, so it cannot be sent."""
+
+    UNATTACHED = "unattached"
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One HTTP request to the gateway, before it is sent.
 
+    :param json: the body; it may hold links that are secrets.
     :param at_most_once: do not send again after an answer that may hide a finished job.
     :param answer_limit: bytes that a successful answer may have.
     :param own_rate: a model and its requests per minute, where it has a limit besides the key's.
@@ -56,7 +64,7 @@ class Call:
 
     method: str
     endpoint: str
-    json: Any = None
+    json: Any = field(default=None, repr=False)
     params: Any = None
     headers: dict[str, str] = field(default_factory=dict)
     at_most_once: bool = False

@@ -14,7 +14,8 @@ from airflow_provider_aisa.exceptions import ImageUnusable
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _PNG_END: Final = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _JPEG_END: Final = b"\xff\xd9"
-_HEAD: Final = 4096  # bytes
+#: Bytes in which a file says what it is.
+HEAD_BYTES: Final = 4096
 #: Bytes in which the size of a JPEG must stand. It may come late, after colour profiles and previews, but a
 #: hostile one could make the search of a whole file take minutes.
 _LATEST_SIZE: Final = 1024 * 1024
@@ -38,9 +39,9 @@ class ImageInfo:
 def inspect(file: BinaryIO) -> ImageInfo:
     """Read a file's type and size; raise ImageUnusable unless it is a complete PNG, JPEG or WebP."""
     file.seek(0)
-    head = file.read(_HEAD)
+    head = file.read(HEAD_BYTES)
     length = file.seek(0, SEEK_END)
-    kind = _kind(head)
+    kind = kind_of(head)
     if kind is None:
         raise ImageUnusable(f"what came is no PNG, JPEG or WebP; it begins with {_printable(head)}")
     if not _is_complete(file, kind, head, length):
@@ -54,7 +55,8 @@ def inspect(file: BinaryIO) -> ImageInfo:
     return ImageInfo(f"image/{kind}", width, height)
 
 
-def _kind(head: bytes) -> str | None:
+def kind_of(head: bytes) -> str | None:
+    """Return what a file is by its first bytes: png, jpeg or webp; None for anything else."""
     if head.startswith(_PNG):
         return "png"
     if head.startswith(b"\xff\xd8\xff"):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _CHECKSUM: Final = "x-amz-checksum-sha256"
 _OURS: Final = "aisa_signs"  # in a request's context
 _VERSION: Final = "s3v4"
+_LINK: Final = "-query"  # how botocore calls a signature that stands in a link
 
 
 def sign_with_known_hash(client: S3Client) -> None:
@@ -27,6 +28,19 @@ def sign_with_known_hash(client: S3Client) -> None:
     choose: Any = _choose  # The stubs do not know that a handler may answer.
     client.meta.events.register_first("choose-signer.s3.PutObject", choose)
     client.meta.events.register_last("before-sign.s3.PutObject", _sign)
+
+
+def sign_links_with_version_4(client: S3Client) -> None:
+    """Have links to objects signed with version 4, unless the connection says otherwise.
+
+    botocore still takes version 2 where a region once knew it: newer buckets and encrypted objects refuse it.
+    """
+    choose: Any = _choose_for_link  # The stubs do not know that a handler may answer.
+    client.meta.events.register_first("choose-signer.s3.GetObject", choose)
+
+
+def _choose_for_link(signature_version: object, **_: Any) -> str | None:
+    return f"{_VERSION}{_LINK}" if signature_version == f"v4{_LINK}" else None
 
 
 class _KnownHash(S3SigV4Auth):

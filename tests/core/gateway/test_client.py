@@ -585,7 +585,8 @@ def test_certificates_that_cannot_be_read_are_a_wrong_connection_and_nothing_was
 
 def test_the_models_are_listed_by_their_ids(face: Face) -> None:
     gateway = Gateway([MODELS])
-    assert face.list_models(gateway.client()) == ["seedream-4-5-251128", "wan2.7-image"]
+    models = face.list_models(gateway.client())
+    assert [model["id"] for model in models] == ["seedream-4-5-251128", "wan2.7-image"]
     assert str(gateway.requests[0].url) == "https://gateway.test/v1/models"
 
 

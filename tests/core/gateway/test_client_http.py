@@ -139,7 +139,14 @@ def test_a_gateway_that_is_not_there_was_sent_nothing(face: Face) -> None:
 
 
 def test_the_models_are_listed_for_free(face: Face, aisa_sandbox: Sandbox) -> None:
-    assert "seedream-4-5-251128" in face.list_models(client(sandbox_settings(aisa_sandbox)))
+    models = face.list_models(client(sandbox_settings(aisa_sandbox)))
+    assert {model["id"]: model["supported_endpoint_types"] for model in models} == {
+        "seedream-4-5-251128": ["image-generation"],
+        "wan2.7-image": ["openai"],
+        "wan2.7-image-pro": ["openai"],
+        "gemini-2.5-flash-image": ["gemini"],
+        "gemini-3-pro-image-preview": ["gemini"],
+    }
     assert aisa_sandbox.billed == 0
 
 

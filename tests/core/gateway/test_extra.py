@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_aisa.core.gateway.client import generation
 from airflow_provider_aisa.core.gateway.extra import merged, parse_extra_body
 from airflow_provider_aisa.core.gateway.models import Route
 from airflow_provider_aisa.core.gateway.request import ImageRequest
-from airflow_provider_aisa.core.gateway.routes import route_of
 from airflow_provider_aisa.exceptions import InvalidRequest
 
 WATERMARK = {"watermark": False, "seed": 7}
@@ -19,7 +19,7 @@ WATERMARK = {"watermark": False, "seed": 7}
 def test_further_fields_are_sent_and_are_part_of_what_is_bought(model: str) -> None:
     plain = ImageRequest.parse(prompt="p", model=model)
     request = ImageRequest.parse(prompt="p", model=model, extra_body=WATERMARK)
-    sent, without = route_of(request).build(request).json, route_of(plain).build(plain).json
+    sent, without = generation(request).json, generation(plain).json
     assert sent == {**without, **WATERMARK}
     assert request.fingerprint() != plain.fingerprint()
     assert request.summary()["extra_body"] == ["seed", "watermark"]

@@ -11,11 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_aisa.core.gateway.answers import read_object
-from airflow_provider_aisa.core.gateway.extra import merged
 from airflow_provider_aisa.core.gateway.response import GeneratedImage, GenerationResponse
-from airflow_provider_aisa.core.gateway.retries import Call
 from airflow_provider_aisa.core.gateway.routes.reading import (
-    answer_limit,
     error_entry,
     image_at,
     no_answer,
@@ -28,23 +25,23 @@ from airflow_provider_aisa.core.gateway.routes.reading import (
 if TYPE_CHECKING:
     import httpx
 
+    from airflow_provider_aisa.core.gateway.references import Attachment
     from airflow_provider_aisa.core.gateway.request import ImageRequest
 
 ENDPOINT: Final = "chat/completions"
 
 
-def build(request: ImageRequest, *, at_most_once: bool = False) -> Call:
-    """Return the call that generates a request's images."""
+def endpoint(_: ImageRequest) -> str:
+    """Return where a request goes, below the base URL."""
+    return ENDPOINT
+
+
+def body(request: ImageRequest, attachments: Sequence[Attachment] = ()) -> dict[str, Any]:
+    """Return the fields of a request: links to its reference images before the text."""
+    links = [{"type": "image_url", "image_url": {"url": one.link}} for one in attachments]
     # A list of typed parts: a plain string is refused.
-    content = [{"type": "text", "text": request.prompt}]
-    body = {"model": request.model, "messages": [{"role": "user", "content": content}], "n": request.n}
-    return Call(
-        "POST",
-        ENDPOINT,
-        json=merged(body, request.extra_body),
-        at_most_once=at_most_once,
-        answer_limit=answer_limit(request.n),
-    )
+    content = [*links, {"type": "text", "text": request.prompt}]
+    return {"model": request.model, "messages": [{"role": "user", "content": content}], "n": request.n}
 
 
 def read(response: httpx.Response, request: ImageRequest, *, api_key: str) -> GenerationResponse:

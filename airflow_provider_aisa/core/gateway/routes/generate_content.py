@@ -11,11 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from airflow_provider_aisa.core.gateway.answers import read_object
-from airflow_provider_aisa.core.gateway.extra import merged
 from airflow_provider_aisa.core.gateway.response import GeneratedImage, GenerationResponse
-from airflow_provider_aisa.core.gateway.retries import Call
 from airflow_provider_aisa.core.gateway.routes.reading import (
-    answer_limit,
     no_answer,
     object_at,
     objects,
@@ -26,6 +23,7 @@ from airflow_provider_aisa.core.gateway.routes.reading import (
 if TYPE_CHECKING:
     import httpx
 
+    from airflow_provider_aisa.core.gateway.references import Attachment
     from airflow_provider_aisa.core.gateway.request import ImageRequest
 
 #: Beside the base URL's own last part, ``/v1``: a gateway behind a proxy may have a path before both.
@@ -33,22 +31,19 @@ ENDPOINT: Final = "../v1beta/models/{model}:generateContent"
 _IMAGE_OPTIONS: Final = {"aspect_ratio": "aspectRatio", "image_size": "imageSize"}
 
 
-def build(request: ImageRequest, *, at_most_once: bool = False) -> Call:
-    """Return the call that generates a request's one image."""
-    request.check_single()
+def endpoint(request: ImageRequest) -> str:
+    """Return where a request goes, beside the base URL."""
+    return ENDPOINT.format(model=quote(request.model, safe=""))
+
+
+def body(request: ImageRequest, attachments: Sequence[Attachment] = ()) -> dict[str, Any]:
+    """Return the fields of a request for its one image, its reference images after the text."""
     config: dict[str, Any] = {"responseModalities": ["TEXT", "IMAGE"]}
     if request.options:
         config["imageConfig"] = {_IMAGE_OPTIONS[name]: value for name, value in request.options.items()}
-    parts = [{"text": request.prompt}]
-    body = {"contents": [{"role": "user", "parts": parts}], "generationConfig": config}
-    return Call(
-        "POST",
-        ENDPOINT.format(model=quote(request.model, safe="")),
-        json=merged(body, request.extra_body),
-        at_most_once=at_most_once,
-        answer_limit=answer_limit(request.n),
-        own_rate=(request.model, rate) if (rate := request.family.requests_per_minute) else None,
-    )
+    images = [{"inline_data": {"mime_type": one.content_type, "data": one.data}} for one in attachments]
+    parts = [{"text": request.prompt}, *images]
+    return {"contents": [{"role": "user", "parts": parts}], "generationConfig": config}
 
 
 def read(response: httpx.Response, request: ImageRequest, *, api_key: str) -> GenerationResponse:

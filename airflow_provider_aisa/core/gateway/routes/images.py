@@ -6,15 +6,13 @@ images than asked, entries that hold an error, or base64 instead of a link.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_aisa.core.gateway.answers import read_object
-from airflow_provider_aisa.core.gateway.extra import merged
 from airflow_provider_aisa.core.gateway.response import GeneratedImage, GenerationResponse
-from airflow_provider_aisa.core.gateway.retries import Call
 from airflow_provider_aisa.core.gateway.routes.reading import (
     LONGEST_URL,
-    answer_limit,
     error_entry,
     no_answer,
     response_of,
@@ -23,21 +21,20 @@ from airflow_provider_aisa.core.gateway.routes.reading import (
 if TYPE_CHECKING:
     import httpx
 
+    from airflow_provider_aisa.core.gateway.references import Attachment
     from airflow_provider_aisa.core.gateway.request import ImageRequest
 
 ENDPOINT: Final = "images/generations"
 
 
-def build(request: ImageRequest, *, at_most_once: bool = False) -> Call:
-    """Return the call that generates a request's images."""
-    body = {"model": request.model, "prompt": request.prompt, "n": request.n, "size": request.size}
-    return Call(
-        "POST",
-        ENDPOINT,
-        json=merged(body, request.extra_body),
-        at_most_once=at_most_once,
-        answer_limit=answer_limit(request.n),
-    )
+def endpoint(_: ImageRequest) -> str:
+    """Return where a request goes, below the base URL."""
+    return ENDPOINT
+
+
+def body(request: ImageRequest, _: Sequence[Attachment] = ()) -> dict[str, Any]:
+    """Return the fields of a request."""
+    return {"model": request.model, "prompt": request.prompt, "n": request.n, "size": request.size}
 
 
 def read(response: httpx.Response, request: ImageRequest, *, api_key: str) -> GenerationResponse:

@@ -7,9 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
+from airflow_provider_aisa.core.gateway.client import generation as call_of
 from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.gateway.response import GeneratedImage, GenerationResponse
-from airflow_provider_aisa.core.gateway.routes.chat import build, read
+from airflow_provider_aisa.core.gateway.routes.chat import read
 from airflow_provider_aisa.exceptions import ImageRefused, OutcomeUnknown
 
 KEY = "sk-aisa-very-secret-1234"
@@ -34,7 +35,7 @@ def generation(body: object, **changes: Any) -> GenerationResponse:
 
 
 def test_the_number_of_images_is_always_sent_and_the_content_is_a_list_of_parts() -> None:
-    call = build(wan(n=1))
+    call = call_of(wan(n=1))
     assert (call.method, call.endpoint) == ("POST", "chat/completions")
     assert call.json == {
         "model": "wan2.7-image",

@@ -7,10 +7,11 @@ from typing import Any
 import httpx
 import pytest
 
+from airflow_provider_aisa.core.gateway.client import generation as call_of
 from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL
 from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.gateway.response import GeneratedImage, GenerationResponse
-from airflow_provider_aisa.core.gateway.routes.generate_content import build, read
+from airflow_provider_aisa.core.gateway.routes.generate_content import read
 from airflow_provider_aisa.exceptions import ImageRefused, InvalidRequest, OutcomeUnknown
 from tests.core.faces import Gateway
 
@@ -33,7 +34,7 @@ def candidates(*parts: object) -> dict[str, Any]:
 
 
 def test_a_request_asks_for_one_image_with_its_options() -> None:
-    call = build(gemini(aspect_ratio="16:9", image_size="2K"))
+    call = call_of(gemini(aspect_ratio="16:9", image_size="2K"))
     assert (call.method, call.endpoint) == ("POST", f"../v1beta/models/{MODEL}:generateContent")
     assert call.json == {
         "contents": [{"role": "user", "parts": [{"text": "a red panda"}]}],
@@ -45,7 +46,7 @@ def test_a_request_asks_for_one_image_with_its_options() -> None:
 
 
 def test_extra_fields_stand_next_to_ours() -> None:
-    body = build(gemini(image_size="1K", extra_body={"generationConfig": {"seed": 7}})).json
+    body = call_of(gemini(image_size="1K", extra_body={"generationConfig": {"seed": 7}})).json
     assert body["generationConfig"] == {
         "responseModalities": ["TEXT", "IMAGE"],
         "imageConfig": {"imageSize": "1K"},
@@ -54,12 +55,12 @@ def test_extra_fields_stand_next_to_ours() -> None:
 
 
 def test_a_models_name_cannot_lead_elsewhere() -> None:
-    assert build(gemini(model="gemini-x/../../v1/images")).endpoint.count("/") == 3
+    assert call_of(gemini(model="gemini-x/../../v1/images")).endpoint.count("/") == 3
 
 
 def test_a_request_for_several_images_is_never_sent_as_one() -> None:
     with pytest.raises(InvalidRequest, match="leave n out"):
-        build(gemini(n=2))
+        call_of(gemini(n=2))
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from airflow_provider_aisa.core import typed_json
 from airflow_provider_aisa.core.gateway.answers import MIB
+from airflow_provider_aisa.core.gateway.client import generation as call_of
 from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.gateway.response import GeneratedImage, GenerationResponse
-from airflow_provider_aisa.core.gateway.routes.images import build, read
+from airflow_provider_aisa.core.gateway.routes.images import read
 from airflow_provider_aisa.exceptions import OutcomeUnknown
 
 KEY = "sk-aisa-very-secret-1234"
@@ -199,7 +200,8 @@ def test_a_time_that_is_none_is_left_out(created: object) -> None:
 
 
 def test_room_is_left_for_all_images_to_come_as_base64() -> None:
-    limits = [build(ImageRequest.parse(prompt="a", n=n)).answer_limit // MIB for n in (1, 4, 5, 15, 999_999)]
+    requests = [ImageRequest.parse(prompt="a", n=n) for n in (1, 4, 5, 15, 999_999)]
+    limits = [call_of(request).answer_limit // MIB for request in requests]
     assert limits == [64, 64, 80, 240, 256]
 
 
