@@ -26,11 +26,16 @@ FACET: Final = "aisa_usage"
 
 
 def lineage_of(
-    *, models: Iterable[str], place: tuple[str, str] | None, facts: Mapping[str, Any] | None
+    *,
+    models: Iterable[str],
+    references: Iterable[str],
+    place: tuple[str, str] | None,
+    facts: Mapping[str, Any] | None,
 ) -> OperatorLineage[Dataset, RunFacet]:
     """Return what OpenLineage is told of a task.
 
     :param models: their ids.
+    :param references: the URIs of the images that they look at.
     :param place: bucket and folder; None while they are not known.
     :param facts: what :func:`usage_facts` returned; None before anything was paid.
     """
@@ -41,10 +46,19 @@ def lineage_of(
         [] if place is None else [Dataset(namespace=f"s3://{place[0]}", name=place[1].strip("/") or "/")]
     )
     return OperatorLineage(
-        inputs=[Dataset(namespace=NAMESPACE, name=f"models/{model}") for model in models],
+        inputs=[
+            *(Dataset(namespace=NAMESPACE, name=f"models/{model}") for model in models),
+            *(Dataset(namespace=namespace, name=name) for namespace, name in map(_named, references)),
+        ],
         outputs=outputs,
         run_facets={} if facts is None else {FACET: _facet_class()(**facts)},
     )
+
+
+def _named(uri: str) -> tuple[str, str]:
+    """Return what OpenLineage calls an object or a page: where it is, and its name there."""
+    url = urlsplit(uri)
+    return f"{url.scheme}://{url.netloc}", url.path.strip("/") or "/"
 
 
 def usage_facts(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,14 +74,16 @@ def usage_facts(result: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def collect(operator: object, uris: Iterable[str]) -> None:
-    """Tell Airflow's collector of hook-level lineage what was written, if anybody reads it."""
+def collect(operator: object, *, read: Iterable[str], written: Iterable[str]) -> None:
+    """Tell Airflow's collector of hook-level lineage what was read and written, if anybody reads it."""
     from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
 
     collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]  # Airflow's has no annotations
-    for uri in uris:
+    told = [(collector.add_input_asset, uri) for uri in read]
+    told += [(collector.add_output_asset, uri) for uri in written]
+    for tell, uri in told:
         try:
-            collector.add_output_asset(context=operator, uri=uri)
+            tell(context=operator, uri=uri)
         except Exception as e:
             log.debug("No lineage of %s: %r", uri, e)
 

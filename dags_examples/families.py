@@ -1,7 +1,7 @@
 """One prompt through every model of AIsa, side by side, to see which one suits the picture.
 
 Each task is a purchase of its own, with one journal format, one kind of result, and its own price. All images
-land in one folder, called by their model.
+land in one folder, called by their model. The last task shows Gemini what Wan has drawn.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ with DAG("families", schedule=None, tags=["aisa"], description="One prompt, ever
         extra_body={"watermark": False},
         s3_key=f"{FOLDER}/seedream.{{ext}}",
     )
-    WanGenerateOperator(task_id="wan", prompt=PROMPT, s3_key=f"{FOLDER}/wan.{{ext}}")
+    wan = WanGenerateOperator(task_id="wan", prompt=PROMPT, s3_key=f"{FOLDER}/wan.{{ext}}")
     WanGenerateOperator(
         task_id="wan_pro", prompt=PROMPT, model="wan2.7-image-pro", s3_key=f"{FOLDER}/wan-pro.{{ext}}"
     )
@@ -34,3 +34,9 @@ with DAG("families", schedule=None, tags=["aisa"], description="One prompt, ever
         image_size="2K",
         s3_key=f"{FOLDER}/gemini.{{ext}}",
     )
+    GeminiGenerateOperator(
+        task_id="at_night",
+        prompt="The same picture at night, with a lantern",
+        reference_images=["{{ ti.xcom_pull('wan')['images'][0]['uri'] }}"],
+        s3_key=f"{FOLDER}/at-night.{{ext}}",
+    ).set_upstream(wan)

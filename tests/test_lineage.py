@@ -14,6 +14,7 @@ from airflow_provider_aisa.exceptions import ContentRefused
 from airflow_provider_aisa.lineage import collect
 from airflow_provider_aisa.operators.batch import SeedreamBatchOperator
 from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
+from airflow_provider_aisa.operators.wan import WanGenerateOperator
 from airflow_provider_aisa.sandbox import Fault
 from airflow_provider_aisa.triggers.generate import GenerateTrigger
 from tests.operators.conftest import SMALL, Desk, context_of, desk
@@ -104,6 +105,24 @@ def test_the_facet_can_be_sent(desk: Desk) -> None:
     assert {"_producer", "_schemaURL"} <= set(sent)
 
 
+def test_reference_images_are_inputs_next_to_the_model() -> None:
+    references = ["s3://shop/in/otter.png", "https://example.com/a/heron.png?size=2"]
+    operator = WanGenerateOperator(task_id="generate", prompt="p", reference_images=references)
+
+    lineage = operator.get_openlineage_facets_on_start()
+
+    assert names(lineage.inputs) == [
+        ("aisa://api.aisa.one", "models/wan2.7-image"),
+        ("s3://shop", "in/otter.png"),
+        ("https://example.com", "a/heron.png"),
+    ]
+
+
+def test_references_that_are_none_fail_no_lineage() -> None:
+    operator = WanGenerateOperator(task_id="generate", prompt="p", reference_images="{{ params.image }}")
+    assert len(operator.get_openlineage_facets_on_failure(None).inputs) == 1
+
+
 @needs_3_0  # 2.11 calls assets datasets here too
 def test_those_who_read_hook_level_lineage_see_the_folder(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
@@ -119,4 +138,4 @@ def test_those_who_read_hook_level_lineage_see_the_folder(
 
 
 def test_a_uri_that_a_collector_refuses_fails_nothing() -> None:
-    collect(object(), ["s3://größe/ä"])
+    collect(object(), read=["s3://größe/ä"], written=["s3://größe/ä"])

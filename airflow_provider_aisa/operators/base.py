@@ -106,19 +106,28 @@ class AisaOperator(BaseOperator):
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Dataset, RunFacet]:
         """Tell OpenLineage which models are about to be asked."""
-        return lineage_of(models=self._models(), place=self._place, facts=None)
+        return self._lineage(None)
 
     def get_openlineage_facets_on_complete(self, _: object) -> OperatorLineage[Dataset, RunFacet]:
         """Tell OpenLineage where the images are, what was used, and what it cost."""
-        return lineage_of(models=self._models(), place=self._place, facts=self._facts)
+        return self._lineage(self._facts)
 
     def get_openlineage_facets_on_failure(self, ti: object) -> OperatorLineage[Dataset, RunFacet]:
         """Tell OpenLineage what is known of a task that failed."""
         return self.get_openlineage_facets_on_complete(ti)
 
+    def _lineage(self, facts: dict[str, Any] | None) -> OperatorLineage[Dataset, RunFacet]:
+        return lineage_of(
+            models=self._models(), references=self._references(), place=self._place, facts=facts
+        )
+
     @abstractmethod
     def _models(self) -> Iterable[str]:
         """Return the ids of the models that are asked."""
+
+    def _references(self) -> Iterable[str]:
+        """Return the URIs of the images that the models look at, as far as they are known."""
+        return ()
 
     @abstractmethod
     def _execute(self, context: Context) -> dict[str, Any]:
@@ -133,7 +142,7 @@ class AisaOperator(BaseOperator):
         """Tell assets and lineage what has become of the task."""
         self._place, self._facts = (bucket, folder), usage_facts(result)
         publish(context, self.outlets, result, bucket=bucket, folder=self._lasting_folder(folder))
-        collect(self, (asset_uri(bucket, folder),))
+        collect(self, read=self._references(), written=(asset_uri(bucket, folder),))
 
     def _lasting_folder(self, folder: str) -> str:
         """Return the part of a folder that is the same in each run, where this package chose the folder."""

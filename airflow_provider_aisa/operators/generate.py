@@ -10,12 +10,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow_provider_aisa.assets import folder_of
+from airflow_provider_aisa.core.gateway.references import parse_references
 from airflow_provider_aisa.core.gateway.request import ImageRequest, parse_max_cost
 from airflow_provider_aisa.core.job import Job
 from airflow_provider_aisa.core.journal.steps import Action
 from airflow_provider_aisa.core.layout import Target
 from airflow_provider_aisa.core.threads import in_background, run_apart
-from airflow_provider_aisa.exceptions import ModelNotRouted, error_from_dict
+from airflow_provider_aisa.exceptions import InvalidRequest, ModelNotRouted, error_from_dict
 from airflow_provider_aisa.hooks.aisa import AisaHook
 from airflow_provider_aisa.labels import label_of
 from airflow_provider_aisa.operators.base import (
@@ -104,6 +105,12 @@ class GenerateOperator(AisaOperator):
 
     def _models(self) -> Iterable[str]:
         return (self.model,)
+
+    def _references(self) -> Iterable[str]:
+        try:
+            return [one.uri for one in parse_references(self.reference_images, self.family, model=self.model)]
+        except InvalidRequest:  # It is what the task fails with.
+            return []
 
     def _job(self, context: Context) -> Job:
         """Check everything that can be checked without a connection."""

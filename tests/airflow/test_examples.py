@@ -170,4 +170,4 @@ def test_families_draws_one_prompt_with_every_model(runs: dict[str, Run], s3_cli
     run = runs["families"]
     assert run.wait() == "success"
     names = [key.rpartition("/")[2] for key in stored(s3_client, "families/")]
-    assert names == ["gemini.png", "seedream.png", "wan-pro.png", "wan.png"]
+    assert names == ["at-night.png", "gemini.png", "seedream.png", "wan-pro.png", "wan.png"]

@@ -19,6 +19,7 @@ import itertools
 import json
 import random
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,11 +28,12 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from airflow_provider_aisa.sandbox import Fault, Sandbox
 from tests.crash.meddler import Meddler
+from tests.crash.routes import images_in, prompt_of
 from tests.crash.scene import fetch
 from tests.crash.tripwire import Act, Tripwire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from airflow_provider_aisa.sandbox import LedgerEntry
     from tests.crash.meddler import Meddling
@@ -44,6 +46,7 @@ LATENCY: Final = 0.05  # seconds per generation
 WILD_ATTEMPTS: Final = 6  # of a task, before it is left alone
 LAST_ATTEMPT: Final = 20  # faults that have not struck yet still do
 MOST_IMAGES: Final = 3
+FAMILIES: Final = ("seedream", "wan", "gemini")
 #: The share of attempts whose journal is deleted, or rewritten, while a request is under way.
 _DELETED: Final = 0.1
 _REWRITTEN: Final = 0.3
@@ -68,6 +71,7 @@ _GATEWAY_FAULTS: Final = (
     Fault("cut_before_billing"),
     Fault("cut_after_billing"),
     Fault("cut_mid_body"),
+    Fault("b64_json"),
 )
 _CDN_FAULTS: Final = (
     Fault("cdn_server_error"),
@@ -133,6 +137,7 @@ class Task:
 
     number: int
     seed: int
+    family: str = "seedream"
     images: int = 1
     deferrable: bool = False
     delivery: str = "at-least-once"
@@ -141,6 +146,8 @@ class Task:
     #: When the store accepted the record of a response, by the gateway's request id.
     recorded: dict[str, datetime] = field(default_factory=dict)
     links: list[str] = field(default_factory=list)
+    #: SHA-256 of recorded images that were in the answer itself.
+    digests: set[str] = field(default_factory=set)
     _plan: Plan | None = None
     _run: Run | None = None
     _meddling: Meddling | None = None
@@ -150,7 +157,9 @@ class Task:
 
     def __post_init__(self) -> None:
         randomness = self._random("task")
-        self.images = randomness.randint(1, MOST_IMAGES)
+        self.family = randomness.choice(FAMILIES)
+        # Several of Gemini's are several purchases, each as this one.
+        self.images = 1 if self.family == "gemini" else randomness.randint(1, MOST_IMAGES)
         self.deferrable = randomness.random() < 0.5
         self.delivery = "at-most-once" if randomness.random() < 0.15 else "at-least-once"
 
@@ -208,11 +217,16 @@ class Task:
         meddling, self._meddling = self._meddling, None
         return meddling
 
-    def record(self, seen: Seen) -> None:
-        """Note that the store has accepted the record of a response."""
+    def record(self, seen: Seen, inline: Mapping[str, list[str]]) -> None:
+        """Note that the store has accepted the record of a response.
+
+        `inline` holds the images that were in the answers themselves, by the gateway's request id.
+        """
         response = json.loads(seen.body)["response"]
         self.recorded.setdefault(response["request_id"], datetime.now(UTC))
-        self.links += [image["url"] for image in response["images"] if image["url"] not in self.links]
+        self.digests.update(inline.get(response["request_id"], ()))
+        links = [image["url"] for image in response["images"] if image["url"]]
+        self.links += [link for link in links if link not in self.links]
 
 
 @dataclass
@@ -233,6 +247,7 @@ class Report:
     deleted: int = 0
     rewritten: int = 0
     hidden: int = 0
+    families: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -250,6 +265,7 @@ class Report:
             "billed responses hidden by a proxy": self.hidden,
             "images billed": self.billed,
             "images stored": self.stored,
+            **{f"images stored, of {family}": self.families[family] for family in FAMILIES},
             "at-most-once tasks that refused to send again": self.refused,
             "requests paid again, inside the window": self.duplicates - self.outside,
             "requests paid again, outside the window": self.outside,
@@ -276,9 +292,11 @@ class Chaos:
         self._kills = 0
         #: Which attempt sent the requests that got a usable response, by the gateway's request id.
         self._usable: dict[str, int] = {}
+        #: The images that were in the answers themselves.
+        self._inline: dict[str, list[str]] = {}
 
     def __enter__(self) -> Self:
-        self._sandbox = Sandbox(latency=LATENCY).start()
+        self._sandbox = Sandbox(latency=LATENCY, gemini_requests_per_minute=None).start()
         self._s3 = Tripwire(self._store.endpoint_url).__enter__()
         self._gateway = Tripwire(self._sandbox.base_url.removesuffix("/v1")).__enter__()
         self._s3.script, self._s3.listener = self._store_asked, self._store_answered
@@ -344,9 +362,10 @@ class Chaos:
                     "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(aws),
                 },
                 "operator": {
+                    "family": task.family,
                     "prompt": task.prompt,
                     "n": task.images,
-                    "size": "1920x1920",
+                    **({"size": "1920x1920"} if task.family == "seedream" else {}),
                     "s3_key": task.folder,
                     "deferrable": task.deferrable,
                     "delivery": task.delivery,
@@ -362,7 +381,7 @@ class Chaos:
     def _store_answered(self, answered: Answered) -> None:
         task = self._task_of_path(answered.seen)
         if answered.seen.label in {"PUT paid", "PUT stored"} and 200 <= answered.status < 300:
-            task.record(answered.seen)
+            task.record(answered.seen, self._inline)
         self._meddler.watch(answered)
         task.happened()
 
@@ -374,16 +393,19 @@ class Chaos:
 
     def _gateway_answered(self, answered: Answered) -> None:
         # On a busy machine an answer can come when the worker is about to stop waiting for it.
-        if answered.seconds < TIMEOUT / 2 and answered.status == 200 and is_generation(answered.body):
-            sender = int(answered.seen.path.partition("/sender-")[2].partition("/")[0])
-            self._usable[answered.headers["X-Request-ID"]] = sender
+        images = images_in(answered.body) if answered.status == 200 else None
+        if images is not None:
+            self._inline[answered.headers["X-Request-ID"]] = images
+            if answered.seconds < TIMEOUT / 2:
+                sender = int(answered.seen.path.partition("/sender-")[2].partition("/")[0])
+                self._usable[answered.headers["X-Request-ID"]] = sender
         self._task_of_prompt(answered.seen).happened()
 
     def _task_of_path(self, seen: Seen) -> Task:
         return self._tasks[int(seen.path.partition("/task-")[2][:5])]
 
     def _task_of_prompt(self, seen: Seen) -> Task:
-        return self._tasks[int(json.loads(seen.body)["prompt"].partition(" ")[2])]
+        return self._tasks[int(prompt_of(seen).partition(" ")[2])]
 
     def _report(self) -> Report:
         report = Report(
@@ -416,6 +438,7 @@ class Chaos:
             report.notes.append(f"task {task.number} is at-most-once and was billed {len(bills)} times")
         objects = self._objects(task)
         stored = {hashlib.sha256(body).hexdigest() for body in objects.values()}
+        report.lost += len(task.digests - stored)
         report.lost += sum(hashlib.sha256(fetch(link)).hexdigest() not in stored for link in task.links)
         if outcome is not None and outcome.error is not None and outcome.error["error"] == "OutcomeUnknown":
             report.unreported += max(0, len(bills) - outcome.error["unknown_outcomes"])
@@ -427,6 +450,7 @@ class Chaos:
         report.unknown += outcome.value["unknown_outcomes"]
         report.unreported += max(0, duplicates - outcome.value["unknown_outcomes"])
         report.stored += len(outcome.value["images"])
+        report.families[task.family] += len(outcome.value["images"])
         report.notes += [f"task {task.number}: {what}" for what in _problems(task, outcome.value, objects)]
 
     def _is_inside(self, task: Task, bills: list[LedgerEntry], later: int) -> bool:
@@ -445,13 +469,6 @@ class Chaos:
         }
 
 
-def is_generation(body: bytes) -> bool:
-    try:
-        return isinstance(json.loads(body)["data"], list)
-    except (ValueError, KeyError, TypeError):
-        return False
-
-
 def _problems(task: Task, value: dict[str, Any], objects: dict[str, bytes]) -> list[str]:
     """Return what is wrong with a task that succeeded: its result, the store and the journal must agree."""
     problems = []
@@ -462,6 +479,7 @@ def _problems(task: Task, value: dict[str, Any], objects: dict[str, bytes]) -> l
         if hashlib.sha256(body).hexdigest() != image["sha256"]:
             problems.append(f"{image['key']} is not what the result says")
     for key, body in objects.items():
-        if "/_aisa/" in key and (b"http" in body or json.loads(body)["state"] != "stored"):
+        is_entry = "/_aisa/" in key and key.endswith(".json")
+        if is_entry and (b"http" in body or json.loads(body)["state"] != "stored"):
             problems.append(f"the journal {key} still is {json.loads(body)['state']}")
     return problems

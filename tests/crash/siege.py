@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from airflow_provider_aisa.sandbox import Fault, Sandbox
-from tests.crash.chaos import is_generation
 from tests.crash.meddler import Meddler
+from tests.crash.routes import images_in, prompt_of
 from tests.crash.tripwire import Tripwire
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ _LAST_ATTEMPT: Final = KILLS + 5
 #: Items whose first response a proxy hides, and the share of requests whose journal somebody rewrites.
 _HIDDEN: Final = 5
 _REWRITTEN: Final = 0.1
+_GEMINI: Final = 40  # of so many items, one is Gemini's
 #: The last deaths leave enough to do for a worker to die at.
 _LATEST: Final = ITEMS - 20
 
@@ -114,7 +115,8 @@ class Siege:
         self._client = store.client()
         self._folder = f"siege-{seed}/"
         self._requests = [
-            {"id": f"item-{number:03}", "prompt": f"siege {number:03}"} for number in range(ITEMS)
+            {"id": f"item-{number:03}", "prompt": f"siege {number:03}", **_model(number)}
+            for number in range(ITEMS)
         ]
         self._meddler = Meddler(self._client, bucket)
         self._randomness = random.Random(f"{seed}/meddler")  # noqa: S311 - repeatable, not secret
@@ -199,7 +201,7 @@ class Siege:
     def _asked(self, seen: Seen) -> Act | None:
         self._happened()
         if self._randomness.random() < _REWRITTEN:
-            return self._meddler.act("rewrite", _prompt(seen))
+            return self._meddler.act("rewrite", prompt_of(seen))
         return None
 
     def _happened(self) -> None:
@@ -222,8 +224,8 @@ class Siege:
         self._happened()
 
     def _generated(self, answered: Answered) -> None:
-        if answered.status == 200 and is_generation(answered.body):
-            self._billed.add(_prompt(answered.seen))
+        if answered.status == 200 and images_in(answered.body) is not None:
+            self._billed.add(prompt_of(answered.seen))
             # On a busy machine an answer can come when the worker is about to stop waiting for it.
             if answered.seconds < TIMEOUT / 2:
                 sender = int(answered.seen.path.partition("/sender-")[2].partition("/")[0])
@@ -286,9 +288,9 @@ class Siege:
             else:
                 report.notes.append(f"{line['id']} is not what the manifest says: {line}")
         for key, body in objects.items():
-            if "/items/" in key and (b"http" in body or json.loads(body)["state"] != "stored"):
+            if _is_entry(key) and (b"http" in body or json.loads(body)["state"] != "stored"):
                 report.notes.append(f"the journal {key} still is {json.loads(body)['state']}")
-        journals = sum("/items/" in key for key in objects)
+        journals = sum(map(_is_entry, objects))
         images = sum("/_aisa/" not in key for key in objects)
         if (images, journals) != (ITEMS, ITEMS):
             report.notes.append(f"there are {images} images and {journals} journals")
@@ -303,5 +305,12 @@ class Siege:
         return {key: self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read() for key in keys}
 
 
-def _prompt(seen: Seen) -> str:
-    return str(json.loads(seen.body)["prompt"])
+def _is_entry(key: str) -> bool:
+    return "/items/" in key and key.endswith(".json")
+
+
+def _model(number: int) -> dict[str, str]:
+    """Return the model of an item: half of them Wan's, few of Gemini's, which are sent two seconds apart."""
+    if number % _GEMINI == 1:
+        return {"model": "gemini-3-pro-image-preview"}
+    return {"model": "wan2.7-image"} if number % 2 else {}

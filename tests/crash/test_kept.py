@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 #: Of each write: when the worker dies, and whether its purchase is lost then.
 POINTS: list[tuple[str, Moment, bool]] = [
-    (".answer-", "before", True),
-    (".answer-", "half-way", True),
-    (".answer-", "after", False),
+    ("answer", "before", True),
+    ("answer", "half-way", True),
+    ("answer", "after", False),
     ("paid", "before", False),
     ("paid", "half-way", False),
     ("paid", "after", False),
@@ -42,9 +42,7 @@ def at(where: str, moment: Moment, scene: Scene) -> Callable[[Seen], Act | None]
     done: list[Seen] = []
 
     def script(seen: Seen) -> Act | None:
-        is_kept = ".answer-" in seen.path
-        is_here = is_kept if where == ".answer-" else not is_kept and seen.label.startswith(f"PUT {where}")
-        if seen.method != "PUT" or not is_here or done:
+        if not seen.label.startswith(f"PUT {where}") or done:
             return None
         done.append(seen)
         return Act(moment, kill=scene.kill)

@@ -31,13 +31,17 @@ _HOP_BY_HOP = {"connection", "expect", "keep-alive", "te", "trailer", "transfer-
 #: A path may begin with this: it tells senders apart whose requests look alike, and is not forwarded.
 _SENDER = re.compile(r"^/sender-\d+(?=/)")
 _IMAGE = re.compile(r"(\d+)\.(png|jpe?g|webp)$")
+_KEPT = re.compile(r"\.answer-[0-9a-f]{32}/\d+$")
 #: What is in a batch's folder besides the journal's entries.
 _OF_A_BATCH = re.compile(r"/_aisa/[0-9a-f]{40}/(batch|manifest)\b")
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A request that has arrived. `label` says what it is about: ``PUT paid``, ``HEAD image 0``."""
+    """A request that has arrived. `label` says what it is about: ``PUT paid``, ``HEAD image 0``.
+
+    ``PUT answer`` puts an image beside the journal that was in the answer itself, and later empties it.
+    """
 
     method: str
     path: str
@@ -46,6 +50,8 @@ class Seen:
     @property
     def label(self) -> str:
         """The method and the journal's state, the image's number, the batch's object, or the path."""
+        if _KEPT.search(self.path):
+            return f"{self.method} answer"
         if image := _IMAGE.search(self.path):
             return f"{self.method} image {image[1]}"
         if of_a_batch := _OF_A_BATCH.search(self.path):
