@@ -17,7 +17,7 @@ from tools.matrix.__main__ import table
 from tools.matrix.checks import PROMPTS, Report, check, check_faces, check_listing, problems_of_dag
 from tools.matrix.commands import CommandFailed, Commands
 from tools.matrix.series import NOT_ABOUT_AIRFLOW, ROOT, SERIES, Series
-from tools.matrix.venvs import Venv, VenvError
+from tools.matrix.venvs import Venv, VenvError, find_python
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,13 +107,22 @@ def test_each_image_has_to_be_billed_once_and_stored() -> None:
 
 def test_a_series_that_cannot_be_installed_is_a_failure_in_the_table() -> None:
     def refuse(_: Series) -> Venv:
-        raise VenvError("there is no Python 3.99")
+        raise VenvError("uv pip failed")
 
     told = check(Series("3.3.2"), refuse)
 
-    assert told.problems == ["there is no Python 3.99"]
+    assert told.problems == ["uv pip failed"]
     assert table([told]).splitlines()[-1].endswith("FAILED")
     assert table([report()]).splitlines()[-1].endswith("ok")
+
+
+def test_a_python_that_a_machine_does_not_have_is_said_in_the_table_and_fails_nothing() -> None:
+    told = check(Series("3.3.2", python="3.99"), lambda series: Venv(find_python(series.python)))
+
+    assert told.problems == []
+    assert (
+        table([told]).splitlines()[-1].endswith("not run: there is no Python 3.99 on the PATH nor in pyenv")
+    )
 
 
 def test_a_command_that_fails_is_an_error_with_what_it_printed(tmp_path: Path) -> None:

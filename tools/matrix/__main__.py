@@ -48,7 +48,7 @@ def table(reports: list[Report]) -> str:
             report.tests,
             report.billed,
             f"{report.seconds:.0f}",
-            "FAILED" if report.problems else "ok",
+            "FAILED" if report.problems else f"not run: {report.missing}" if report.missing else "ok",
         )
         for report in reports
     ]

@@ -15,7 +15,7 @@ from airflow_provider_aisa.sandbox import Sandbox
 from airflow_provider_aisa.version import __version__
 from tools.matrix.commands import CommandFailed, Commands
 from tools.matrix.series import NOT_ABOUT_AIRFLOW, ROOT
-from tools.matrix.venvs import VenvError
+from tools.matrix.venvs import NoSuchPython, VenvError
 from tools.seaweedfs import SeaweedFS, SeaweedFSError
 
 if TYPE_CHECKING:
@@ -37,12 +37,16 @@ OUTCOME = re.compile(r"^=*\s*((?:\d+ \w+,? ?)+)in [\d.]+s", re.MULTILINE)
 
 @dataclass
 class Report:
-    """What came out for one series, as the table shows it; `problems` is empty when all is well."""
+    """What came out for one series, as the table shows it; `problems` is empty when all is well.
+
+    `missing` says why it was not run: a machine need not have a second Python.
+    """
 
     series: Series
     tests: str = "-"
     billed: str = "-"
     seconds: float = 0.0
+    missing: str = ""
     problems: list[str] = field(default_factory=list)
 
 
@@ -52,6 +56,9 @@ def check(series: Series, make_venv: Callable[[Series], Venv]) -> Report:
     with tempfile.TemporaryDirectory(prefix="aisa-matrix-") as folder:
         try:
             commands = Commands(make_venv(series), Path(folder), DAGS, directory=ROOT)
+        except NoSuchPython as missing:
+            report.missing = str(missing)
+            return report
         except VenvError as error:
             report.problems.append(str(error))
             return report

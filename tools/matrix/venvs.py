@@ -34,6 +34,10 @@ class VenvError(RuntimeError):
     """A virtual environment cannot be made; the message says why."""
 
 
+class NoSuchPython(VenvError):
+    """The machine has no interpreter of a version."""
+
+
 class Venv(NamedTuple):
     """A virtual environment by its folder."""
 
@@ -53,7 +57,7 @@ class Venv(NamedTuple):
 def make_venv(series: Series) -> Venv:
     """Return the environment of a series, made anew when its pins or this package's own have changed.
 
-    Raises VenvError when there is no such interpreter, or when the installation fails.
+    Raises NoSuchPython when there is no such interpreter, and VenvError when the installation fails.
     """
     venv = Venv(VENVS / series.name)
     made_of = venv.path / "made-of"
@@ -91,7 +95,7 @@ def renew_constraints(series: Series) -> None:
 def find_python(version: str | None) -> Path:
     """Return a working interpreter of this version, such as "3.13"; without one, the one that runs this.
 
-    Raises VenvError when there is none.
+    Raises NoSuchPython when there is none.
     """
     if version is None:
         return Path(sys.executable)
@@ -99,7 +103,7 @@ def find_python(version: str | None) -> Path:
         answer = subprocess.run([candidate, "-c", ""], check=False, capture_output=True)
         if answer.returncode == 0:  # pyenv's shims are on the PATH also for versions that are not chosen
             return candidate
-    raise VenvError(f"there is no Python {version} on the PATH nor in pyenv")
+    raise NoSuchPython(f"there is no Python {version} on the PATH nor in pyenv")
 
 
 def _candidates(version: str) -> Iterator[Path]:
