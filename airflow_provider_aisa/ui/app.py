@@ -23,8 +23,8 @@ from airflow_provider_aisa.ui.images import small_image, whole_image
 from airflow_provider_aisa.ui.prompts import Prompts
 from airflow_provider_aisa.ui.sources import Find, Sources
 from airflow_provider_aisa.ui.stores import Unavailable
-from airflow_provider_aisa.ui.threads import DATA
-from airflow_provider_aisa.ui.thumbnails import Thumbnails
+from airflow_provider_aisa.ui.threads import DATA, DRAWING
+from airflow_provider_aisa.ui.thumbnails import Thumbnails, prepare
 from airflow_provider_aisa.ui.views import MOST_TILES, Part, Window, dag_view, run_view
 
 _LONGEST: Final = 250  # characters of an id of Airflow's
@@ -118,10 +118,12 @@ class Gallery:
 
     async def run_page(self, *, status: PageStatus) -> Response:
         """Send the page of a run, or of one of its tasks."""
+        DRAWING.start(prepare)
         return pages.page("run.js", status=status)
 
     async def dag_page(self, *, status: PageStatus) -> Response:
         """Send the page of a DAG."""
+        DRAWING.start(prepare)
         return pages.page("dag.js", status=status)
 
     async def static(self, *, version: str, name: str) -> Response:

@@ -19,6 +19,10 @@ class Lane:
     def __init__(self, name: str, width: int) -> None:
         self._pool = ThreadPoolExecutor(width, thread_name_prefix=f"aisa-gallery-{name}")
 
+    def start(self, work: Callable[[], object]) -> None:
+        """Begin some work that nobody waits for."""
+        self._pool.submit(work)
+
     async def run(self, work: Callable[[], T]) -> T:
         """Do some work without blocking the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)

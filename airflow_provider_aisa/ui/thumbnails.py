@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import tempfile
 from contextlib import closing
+from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from io import BytesIO
 from typing import IO, TYPE_CHECKING, Final
@@ -44,6 +46,14 @@ class NoThumbnail(Exception):
 def is_possible() -> bool:
     """Return whether Pillow is installed."""
     return find_spec("PIL") is not None
+
+
+@cache
+def prepare() -> None:
+    """Load what the first pictures need, half a second's worth: while a browser still reads its page."""
+    import_module("airflow.providers.amazon.aws.hooks.s3")
+    if is_possible():
+        import_module("PIL.Image").preinit()
 
 
 class Thumbnails:

@@ -49,9 +49,9 @@ def measure_one(folder: Path, workers: int) -> str:
         if (state := fleet.wait_for_run("chunks", run, TIMEOUT)) != "success":
             raise RuntimeError(f"the run with {workers} workers ended as {state!r}")
         times: list[datetime] = sorted(entry.time for entry in scene.chunks.ledger)
-    # From the first answer to the last: starting the tasks is not part of the rate.
-    minutes = (times[-1] - times[0]).total_seconds() / 60
-    rate = (len(times) - 1) / minutes
+    # From the first request, one latency before its answer, to the last answer: starting is no part of it.
+    minutes = ((times[-1] - times[0]).total_seconds() + LATENCY) / 60
+    rate = len(times) / minutes
     ideal = workers * PER_TASK * 60 / LATENCY
     price = float(scene.chunks.cost_usd) / len(times)
     in_flight = workers * PER_TASK
