@@ -11,17 +11,17 @@ import logging
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from airflow_provider_aisa.core.gateway.references import Attachment, Reference, known_references
 from airflow_provider_aisa.core.gateway.request import ImageRequest
-from airflow_provider_aisa.core.images.download import Fetcher
+from airflow_provider_aisa.core.images.download import FetchedImage, Fetcher
 from airflow_provider_aisa.core.images.inspect import HEAD_BYTES, kind_of
 from airflow_provider_aisa.core.s3.errors import ConditionFailed, reported
 from airflow_provider_aisa.core.threads import Stop
-from airflow_provider_aisa.exceptions import ImageUnavailable, InvalidRequest
+from airflow_provider_aisa.exceptions import ImageUnavailable, InvalidRequest, StorageFailed
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _GONE: Final = frozenset({"404", "NoSuchKey", "NoSuchBucket"})
 
 
-class Gone(InvalidRequest):
+class _Gone(Exception):
     """There is nothing at a reference image's address."""
 
 
@@ -76,9 +76,13 @@ class References:
         if reference.uri not in self._seen:
             try:
                 self._seen[reference.uri] = self._look_anew(reference)
-            except (Gone, ImageUnavailable) as e:
-                if (known := self._from_earlier(reference.uri)) is None:
-                    raise e if isinstance(e, Gone) else _unusable(reference, str(e)) from None
+            except (InvalidRequest, StorageFailed) as e:
+                known = None
+                # S3 answers 403 for what is gone, where it may not be listed.
+                with suppress(StorageFailed):
+                    known = self._from_earlier(reference.uri)
+                if known is None:
+                    raise e from None
                 self._seen[reference.uri] = known, 0
         found, length = self._seen[reference.uri]
         if length > family.largest_reference:
@@ -89,22 +93,18 @@ class References:
 
     def _look_anew(self, reference: Reference) -> tuple[Reference, int]:
         if reference.place is None:
-            with _temporary_file() as file:
-                return reference, self._fetcher.fetch(reference.uri, file, Stop()).bytes
+            with _fetched(reference, self._fetcher) as (_, image):
+                return reference, image.bytes
         head, etag, length = read_head(reference, self._client)
         if kind_of(head) is None:
             raise _unusable(reference, "it is no PNG, JPEG or WebP")
         return replace(reference, etag=etag), length
 
     def _from_earlier(self, uri: str) -> Reference | None:
-        """Return what an earlier attempt has seen at an address where nothing is any more."""
+        """Return what stood at an address when images were paid for that an earlier attempt asked for."""
         if self._known is None:
-            self._known = {}
-            for entry in self._earlier():
-                for reference in known_references(entry.request):
-                    # What a response was received for comes first.
-                    if entry.response is not None or reference.uri not in self._known:
-                        self._known[reference.uri] = reference
+            paid = (entry for entry in self._earlier() if entry.response or entry.previous)
+            self._known = {one.uri: one for entry in paid for one in known_references(entry.request)}
         return self._known.get(uri)
 
 
@@ -125,7 +125,11 @@ def attach(
 
 
 def read_head(reference: Reference, client: S3Client) -> tuple[bytes, str, int]:
-    """Return an object's first bytes, its ETag and its length in bytes. Raises Gone and StorageFailed."""
+    """Return an object's first bytes, its ETag and its length in bytes.
+
+    :raises InvalidRequest: there is none.
+    :raises StorageFailed: S3 refuses to show it.
+    """
     bucket, key = _place(reference)
     with _looked_at(reference):
         found = client.get_object(Bucket=bucket, Key=key, Range=f"bytes=0-{HEAD_BYTES - 1}")
@@ -150,13 +154,9 @@ def _with_link(reference: Reference, client: S3Client, lifetime: float) -> Attac
 
 def _with_bytes(reference: Reference, client: S3Client, fetcher: Fetcher) -> Attachment:
     if reference.place is None:
-        try:
-            with _temporary_file() as file:
-                kind = fetcher.fetch(reference.uri, file, Stop()).info.content_type
-                file.seek(0)
-                return Attachment(kind, data=base64.b64encode(file.read()).decode())
-        except ImageUnavailable as e:
-            raise _unusable(reference, f"{e}. Nothing was sent", retryable=e.retryable) from None
+        with _fetched(reference, fetcher) as (file, image):
+            file.seek(0)
+            return Attachment(image.info.content_type, data=base64.b64encode(file.read()).decode())
     bucket, key = _place(reference)
     with _looked_at(reference):
         found = client.get_object(Bucket=bucket, Key=key, IfMatch=_pinned_etag(reference))
@@ -192,12 +192,16 @@ def _looked_at(reference: Reference) -> Iterator[None]:
             except ClientError as e:
                 code = str(e.response.get("Error", {}).get("Code"))
                 if code in _GONE:
-                    raise Gone(f"put a reference image at {uri}, or name another: there is none") from None
+                    raise _Gone from None
                 if code in {"416", "InvalidRange"}:
                     raise _unusable(reference, "it is empty") from None
                 if code in {"412", "PreconditionFailed"}:
                     raise ConditionFailed from None
                 raise
+    except _Gone:
+        raise InvalidRequest(
+            f"put a reference image at {uri}, or name another: there is none. Nothing was sent"
+        ) from None
     except ConditionFailed:
         raise InvalidRequest(
             f"run the task again: the reference image {uri} has changed since it was looked at. Nothing "
@@ -207,9 +211,15 @@ def _looked_at(reference: Reference) -> Iterator[None]:
 
 
 @contextmanager
-def _temporary_file() -> Iterator[BinaryIO]:
-    with tempfile.TemporaryFile(prefix="aisa-", buffering=0) as file:
-        yield cast("BinaryIO", file)
+def _fetched(reference: Reference, fetcher: Fetcher) -> Iterator[tuple[BinaryIO, FetchedImage]]:
+    """Yield a file that a reference image was fetched to, and what it is."""
+    with tempfile.TemporaryFile(prefix="aisa-", buffering=0) as opened:
+        file = cast("BinaryIO", opened)
+        try:
+            found = fetcher.fetch(reference.uri, file, Stop())
+        except ImageUnavailable as e:
+            raise _unusable(reference, f"{e}. Nothing was sent", retryable=e.retryable) from None
+        yield file, found
 
 
 class _Unlogged(logging.Filter, threading.local):
