@@ -16,7 +16,7 @@ install: .venv/.installed  ## the package, editable, with all extras, in .venv
 demo: install  ## the quickstart DAG in a real Airflow; free, unless AISA_API_KEY is set; KEEP=1 leaves it running
 	@$(BIN)/python -m tools.demo $(if $(KEEP),--keep)
 
-test: lint  ## all tests in parallel, with the coverage of workers and subprocesses
+test: lint  ## all tests in parallel, with the coverage of pytest's workers
 	@$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n $(WORKERS)
 	@$(BIN)/coverage combine -q

@@ -10,8 +10,6 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from airflow_provider_aisa.core.gateway.settings import DEFAULT_BASE_URL
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -20,8 +18,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: OpenLineage's name for where models come from.
-NAMESPACE: Final = f"aisa://{urlsplit(DEFAULT_BASE_URL).netloc}"
+#: OpenLineage's name for where models come from: the host of AIsa's own gateway.
+NAMESPACE: Final = "aisa://api.aisa.one"
 FACET: Final = "aisa_usage"
 
 

@@ -34,9 +34,9 @@ with DAG("families", schedule=None, tags=["aisa"], description="One prompt, ever
         image_size="2K",
         s3_key=f"{FOLDER}/gemini.{{ext}}",
     )
-    GeminiGenerateOperator(
+    wan >> GeminiGenerateOperator(
         task_id="at_night",
         prompt="The same picture at night, with a lantern",
         reference_images=["{{ ti.xcom_pull('wan')['images'][0]['uri'] }}"],
         s3_key=f"{FOLDER}/at-night.{{ext}}",
-    ).set_upstream(wan)
+    )

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _AIRFLOW_HOME = tempfile.mkdtemp(prefix="aisa-tests-")
 _BUCKETS = itertools.count()
 
+# Coverage is measured in pytest's workers, and not in what they start in turn: that makes Airflow slow.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
 # What is set on a developer's machine must not decide what a test does: no proxy, no account, no connection.
 for _name in list(os.environ):
     if _name.startswith(("AIRFLOW_", "AWS_")) or _name.lower().endswith("_proxy"):

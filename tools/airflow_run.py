@@ -84,7 +84,8 @@ class StandaloneAirflow:
         self._on_wait = on_wait
         self._processes: list[Supervised] = []
         self._stack = contextlib.ExitStack()
-        self._api = self._stack.enter_context(httpx.Client(base_url=self.url, timeout=30, trust_env=False))
+        api_client = httpx.Client(base_url=self.url, timeout=2 * LOCK_SECONDS, trust_env=False)
+        self._api = self._stack.enter_context(api_client)
 
     def __enter__(self) -> Self:
         self.home.mkdir(parents=True, exist_ok=True)

@@ -18,9 +18,9 @@ from typing import Final
 
 import httpx
 
-from airflow_provider_aisa.core.gateway.client import generation
 from airflow_provider_aisa.core.gateway.response import GenerationResponse
 from airflow_provider_aisa.core.gateway.retries import Call, Outcome, may_be_billed
+from airflow_provider_aisa.core.gateway.routes import generation
 from airflow_provider_aisa.core.job import Job
 from airflow_provider_aisa.core.journal.entry import Claim, Entry, EntryState, with_claims, without_claim
 from airflow_provider_aisa.core.journal.store import AlreadyBought, EntryChanged, Found, Journal

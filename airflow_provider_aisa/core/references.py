@@ -15,9 +15,11 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
+from airflow_provider_aisa.core.gateway.client import MAX_WAIT
 from airflow_provider_aisa.core.gateway.references import Attachment, Reference, known_references
 from airflow_provider_aisa.core.gateway.request import ImageRequest
-from airflow_provider_aisa.core.images.download import FetchedImage, Fetcher
+from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
+from airflow_provider_aisa.core.images.download import FetchedImage, Fetcher, open_fetcher
 from airflow_provider_aisa.core.images.inspect import HEAD_BYTES, kind_of
 from airflow_provider_aisa.core.s3.errors import ConditionFailed, reported
 from airflow_provider_aisa.core.threads import Stop
@@ -122,6 +124,15 @@ def attach(
         _with_bytes(one, client, fetcher) if takes_bytes else _with_link(one, client, lifetime)
         for one in request.reference_images
     )
+
+
+def attachments_of(
+    request: ImageRequest, *, client: S3Client, settings: ConnectionSettings
+) -> tuple[Attachment, ...]:
+    """Look at a request's reference images and return what is sent in their place. Blocks; raises as both."""
+    with open_fetcher(settings) as fetcher:
+        pinned = References(client, fetcher).pinned(request)
+        return attach(pinned, client=client, fetcher=fetcher, lifetime=settings.timeout + MAX_WAIT)
 
 
 def read_head(reference: Reference, client: S3Client) -> tuple[bytes, str, int]:

@@ -10,8 +10,8 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 
 from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL, SEEDREAM, family_served_by, find_model
 from airflow_provider_aisa.core.gateway.request import ImageRequest
-from airflow_provider_aisa.core.gateway.settings import ConnectionSettings, unknown_extras
-from airflow_provider_aisa.exceptions import AisaError, GatewayFailed, InvalidConnection, KeyRefused
+from airflow_provider_aisa.exceptions import AisaError, InvalidConnection
+from airflow_provider_aisa.hooks.connections import base_url_of, spellings, why_test_failed
 from airflow_provider_aisa.provider_info import (
     CONNECTION_FIELDS,
     CONNECTION_TYPE,
@@ -29,11 +29,10 @@ if TYPE_CHECKING:
     from airflow_provider_aisa.core.gateway.models import Family
     from airflow_provider_aisa.core.gateway.references import Attachment
     from airflow_provider_aisa.core.gateway.response import GenerationResponse
+    from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
 
 #: Seconds that the Test button waits.
 _TEST_TIMEOUT = 15.0
-#: Seconds that a call may wait between its attempts, as the client does: links have to live as long.
-_MAX_WAIT = 60.0
 
 
 class AisaHook(BaseHook):
@@ -67,7 +66,7 @@ class AisaHook(BaseHook):
             connection = self.get_connection(self.aisa_conn_id)
         except AirflowNotFoundException:
             self._raise_missing()
-        for secret in _spellings(connection.password):
+        for secret in spellings(connection.password):
             mask_secret(secret)  # Before anything is read of it: an error must not show it either.
         settings = self._read(connection, connection.extra_dejson)
         for secret in settings.secrets:
@@ -90,7 +89,7 @@ class AisaHook(BaseHook):
             # Airflow's lookup masks the password as it is written, line breaks included. Masking asks the
             # supervisor and waits: on the event loop that can deadlock, so it is done beside it.
             mask = sync_to_async(mask_secret)
-            for secret in _spellings(connection.password):
+            for secret in spellings(connection.password):
                 await mask(secret)
             settings = self._read(connection, await get_async_extra_dejson(connection))
             for secret in settings.secrets:
@@ -269,7 +268,7 @@ class AisaHook(BaseHook):
             with AisaClient(quick) as client:
                 models = client.list_models()
         except AisaError as e:
-            return False, _test_failure(e, settings.base_url) or self._without_id(e)
+            return False, why_test_failed(e, settings.base_url) or self._without_id(e)
         count = f"{len(models)} model{'' if len(models) == 1 else 's'}"
         found = (
             ""
@@ -286,37 +285,23 @@ class AisaHook(BaseHook):
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Return the form's extra fields, for Airflow 3.1 and below."""
-        from wtforms import IntegerField, PasswordField, StringField
-        from wtforms.validators import Optional
+        from airflow_provider_aisa.hooks.form import widgets
 
-        def widget(name: str, field: Mapping[str, Any]) -> object:
-            kind = IntegerField if "integer" in field["schema"]["type"] else StringField
-            # Airflow 2.11 shows what is stored in a field unless it is a password field, and a proxy's URL
-            # can hold a password. Later versions hide every extra whose name says "proxy".
-            kind = PasswordField if name == "proxy" else kind
-            return kind(
-                field["label"],
-                validators=[Optional()],
-                description=field["description"],
-                default=field["schema"].get("default"),
-            )
-
-        return {name: widget(name, field) for name, field in CONNECTION_FIELDS.items()}
+        return widgets()
 
     def _attachments(self, request: ImageRequest, aws_conn_id: str | None) -> tuple[Attachment, ...]:
         """Return what is sent in place of a request's reference images."""
         if not request.reference_images:
             return ()
-        from airflow_provider_aisa.core.images.download import open_fetcher
-        from airflow_provider_aisa.core.references import References, attach
+        from airflow_provider_aisa.core.references import attachments_of
         from airflow_provider_aisa.hooks.s3 import open_s3
 
         client, _ = open_s3(aws_conn_id)
-        with open_fetcher(self.settings) as fetcher:
-            pinned = References(client, fetcher).pinned(request)
-            return attach(pinned, client=client, fetcher=fetcher, lifetime=self.settings.timeout + _MAX_WAIT)
+        return attachments_of(request, client=client, settings=self.settings)
 
     def _read(self, connection: Connection, extras: Mapping[str, Any]) -> ConnectionSettings:
+        from airflow_provider_aisa.core.gateway.settings import ConnectionSettings, unknown_extras
+
         if names := unknown_extras(extras):
             self.log.warning(
                 "Connection %r has extras that mean nothing to AIsa: %s. Known: %s.",
@@ -326,7 +311,7 @@ class AisaHook(BaseHook):
             )
         return ConnectionSettings.parse(
             conn_id=self.aisa_conn_id,
-            host=_host(connection),
+            host=base_url_of(connection),
             api_key=connection.password,
             extras=extras,
         )
@@ -350,39 +335,3 @@ def _request(prompt: str, *, size: str | None, **fields: Any) -> ImageRequest:
 
 def _is_unknown(model: object) -> bool:
     return isinstance(model, str) and find_model(model) is None
-
-
-def _test_failure(error: AisaError, base_url: str) -> str | None:
-    """Return what the Test button says about a failure, or None where the error itself says it best."""
-    answer = " ".join(str(part) for part in (error.status, error.code) if part)
-    if isinstance(error, KeyRefused):
-        fix = "copy it again from" if error.status == 401 else "look at what it may do in"
-        return f"{base_url} refuses the API key ({answer}): {fix} the AIsa console."
-    if error.status in {200, 404}:
-        return f"{base_url} has no list of models, so the API key is unverified. Check the Base URL."
-    if isinstance(error, InvalidConnection) and error.status:
-        return f"{base_url} redirects ({answer}), and the API key is not sent there. Check the Base URL."
-    if isinstance(error, GatewayFailed) and error.status:
-        return f"{base_url} failed ({answer}). Try again later."
-    if isinstance(error, GatewayFailed):
-        return f"{base_url} gave no answer. Check the Base URL, the network and the proxy."
-    return None
-
-
-def _spellings(password: str | None) -> list[str]:
-    """Return the key as it is written in the connection, and as it is sent."""
-    return [text for text in dict.fromkeys([password or "", (password or "").strip()]) if text]
-
-
-def _host(connection: Connection) -> str:
-    """Return the base URL: the host field, completed by what a connection written as a URI puts elsewhere."""
-    host = connection.host or ""
-    scheme, _, name = host.rpartition("://")
-    if not name or (scheme and "/" in name):
-        return host
-    is_scheme = connection.schema in {"http", "https"}
-    scheme = scheme or (connection.schema if is_scheme else None) or "https"
-    name = f"[{name}]" if name.count(":") > 1 and not name.startswith("[") else name
-    port = f":{connection.port}" if connection.port else ""
-    path = f"/{connection.schema.lstrip('/')}" if connection.schema and not is_scheme else ""
-    return f"{scheme}://{name}{port}{path}"

@@ -16,7 +16,6 @@ from airflow_provider_aisa.core.journal.entry import Buyer
 from airflow_provider_aisa.core.journal.steps import Delivery, OnExisting, Policy
 from airflow_provider_aisa.core.layout import Owner, safe_name
 from airflow_provider_aisa.core.s3.arguments import check_extra_args
-from airflow_provider_aisa.core.s3.bucket import Bucket
 from airflow_provider_aisa.exceptions import AisaError, InvalidRequest
 from airflow_provider_aisa.hooks.s3 import open_s3
 from airflow_provider_aisa.labels import MAP_INDEX_TEMPLATE
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from openlineage.client.generated.base import Dataset, RunFacet
 
     from airflow_provider_aisa.core.layout import Target
+    from airflow_provider_aisa.core.s3.bucket import Bucket
 
 log = logging.getLogger(__name__)
 
@@ -240,6 +240,8 @@ class AisaOperator(BaseOperator):
 
         :param connections: how many more are used at once than one request's images need.
         """
+        from airflow_provider_aisa.core.s3.bucket import Bucket
+
         client, default_bucket = open_s3(self.aws_conn_id, connections=connections)
         name = target.bucket or default_bucket
         if not name:

@@ -15,7 +15,6 @@ from airflow_provider_aisa.core.gateway.request import ImageRequest, parse_max_c
 from airflow_provider_aisa.core.job import Job
 from airflow_provider_aisa.core.journal.steps import Action
 from airflow_provider_aisa.core.layout import Target
-from airflow_provider_aisa.core.threads import in_background, run_apart
 from airflow_provider_aisa.exceptions import InvalidRequest, ModelNotRouted, error_from_dict
 from airflow_provider_aisa.hooks.aisa import AisaHook
 from airflow_provider_aisa.labels import label_of
@@ -76,6 +75,8 @@ class GenerateOperator(AisaOperator):
         return self._told(context, event["result"])
 
     def _execute(self, context: Context) -> dict[str, Any]:
+        from airflow_provider_aisa.core.threads import in_background, run_apart
+
         self._check_literals()
         job = self._job(context)
         hook = AisaHook(self.aisa_conn_id)

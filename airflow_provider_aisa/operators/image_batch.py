@@ -20,7 +20,6 @@ from airflow_provider_aisa.core.batch.spec import (
 from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL, SEEDREAM
 from airflow_provider_aisa.core.gateway.request import check_model, parse_max_cost, parse_n, parse_size
 from airflow_provider_aisa.core.layout import Target
-from airflow_provider_aisa.core.threads import in_background, run_apart
 from airflow_provider_aisa.exceptions import InvalidRequest
 from airflow_provider_aisa.hooks.aisa import AisaHook
 from airflow_provider_aisa.labels import label_of_requests
@@ -195,6 +194,8 @@ class ImageBatchOperator(AisaOperator):
         return label_of_requests(self.requests)
 
     def _execute(self, context: Context) -> dict[str, Any]:
+        from airflow_provider_aisa.core.threads import in_background
+
         self._check_literals()
         hook = AisaHook(self.aisa_conn_id)
         settings = hook.settings
@@ -222,6 +223,7 @@ class ImageBatchOperator(AisaOperator):
         from airflow_provider_aisa.core.batch.runner import run_batch
         from airflow_provider_aisa.core.images.download import open_fetcher
         from airflow_provider_aisa.core.references import References
+        from airflow_provider_aisa.core.threads import run_apart
 
         with tempfile.TemporaryDirectory(prefix="aisa-batch-") as name, open_fetcher(settings) as fetcher:
             folder = Path(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -56,6 +57,9 @@ def airflow(
         running.wait_until_parsed()
         running.command("pools", "set", "aisa", "20", "requests in flight at AIsa", "--include-deferred")
         yield running
+        processes = running.processes()
+    assert len(processes) > 5
+    assert [each for each in processes if Path(f"/proc/{each.pid}").exists()] == []  # nothing is left
 
 
 @pytest.fixture

@@ -333,7 +333,7 @@ def test_a_model_without_a_price_needs_one_in_the_connection_to_have_a_budget(de
     with pytest.raises(InvalidRequest, match=r"requests\[0\]: Add \"prices\": .* the price of model"):
         desk.run_batch([request], max_cost_usd=1)
 
-    assert desk.gateway.requests == []
+    assert [request.path for request in desk.gateway.requests] == ["/v1/models"]
 
 
 def test_unknown_models_are_passed_on_with_one_warning_each(

@@ -16,14 +16,12 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from airflow_provider_aisa.core.gateway.answers import clean, read_object, receive
-from airflow_provider_aisa.core.gateway.extra import merged
 from airflow_provider_aisa.core.gateway.pacing import Pacer, pacer_for
 from airflow_provider_aisa.core.gateway.references import Attachment
 from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.gateway.response import GenerationResponse
-from airflow_provider_aisa.core.gateway.retries import Call, Outcome, Retries, Unattached
-from airflow_provider_aisa.core.gateway.routes import route_of
-from airflow_provider_aisa.core.gateway.routes.reading import answer_limit
+from airflow_provider_aisa.core.gateway.retries import Call, Outcome, Retries
+from airflow_provider_aisa.core.gateway.routes import generation, route_of
 from airflow_provider_aisa.core.gateway.settings import ConnectionSettings
 from airflow_provider_aisa.core.net.proxies import read_proxies
 from airflow_provider_aisa.core.net.transport import CannotConnect, Transport
@@ -327,27 +325,3 @@ class AisaClient:
         if isinstance(types := listed.get("supported_endpoint_types"), list):
             model["supported_endpoint_types"] = [clean(str(kind), api_key=api_key) for kind in types]
         return model
-
-
-def generation(
-    request: ImageRequest, *, at_most_once: bool = False, attachments: Sequence[Attachment] = ()
-) -> Call:
-    """Return the call that generates a request's images.
-
-    :param attachments: what stands for the reference images. Without them, a call that needs some cannot be
-        sent: it serves to ask what its limits are, and when its turn comes.
-    """
-    request.check_single()
-    route = route_of(request)
-    is_complete = len(attachments) == len(request.reference_images)
-    rate = request.family.requests_per_minute
-    return Call(
-        "POST",
-        route.endpoint(request),
-        json=merged(route.body(request, attachments), request.extra_body)
-        if is_complete
-        else Unattached.UNATTACHED,
-        at_most_once=at_most_once,
-        answer_limit=answer_limit(request.n),
-        own_rate=(request.model, rate) if rate else None,
-    )

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_aisa.core.gateway.client import generation
 from airflow_provider_aisa.core.gateway.extra import merged, parse_extra_body
 from airflow_provider_aisa.core.gateway.models import Route
 from airflow_provider_aisa.core.gateway.request import ImageRequest
+from airflow_provider_aisa.core.gateway.routes import generation
 from airflow_provider_aisa.exceptions import InvalidRequest
 
 WATERMARK = {"watermark": False, "seed": 7}

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_aisa.core.gateway.client import generation
 from airflow_provider_aisa.core.gateway.models import GEMINI, SEEDREAM, WAN
 from airflow_provider_aisa.core.gateway.references import (
     Attachment,
@@ -18,6 +17,7 @@ from airflow_provider_aisa.core.gateway.references import (
 )
 from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.gateway.retries import Unattached
+from airflow_provider_aisa.core.gateway.routes import generation
 from airflow_provider_aisa.exceptions import InvalidRequest
 
 SECRET = "https://cdn.example.com/a.png?X-Amz-Signature=abcdef&X-Amz-Expires=60"

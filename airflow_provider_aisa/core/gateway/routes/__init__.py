@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from airflow_provider_aisa.core.gateway.extra import merged
 from airflow_provider_aisa.core.gateway.models import Route
+from airflow_provider_aisa.core.gateway.retries import Call, Unattached
 from airflow_provider_aisa.core.gateway.routes import chat, generate_content, images
+from airflow_provider_aisa.core.gateway.routes.reading import answer_limit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,3 +49,27 @@ _MODULES: Final[Mapping[Route, RouteModule]] = {
 def route_of(request: ImageRequest) -> RouteModule:
     """Return the module of the route that serves a request's model."""
     return _MODULES[request.family.route]
+
+
+def generation(
+    request: ImageRequest, *, at_most_once: bool = False, attachments: Sequence[Attachment] = ()
+) -> Call:
+    """Return the call that generates a request's images.
+
+    :param attachments: what stands for the reference images. Without them, a call that needs some cannot be
+        sent: it serves to ask what its limits are, and when its turn comes.
+    """
+    request.check_single()
+    route = route_of(request)
+    is_complete = len(attachments) == len(request.reference_images)
+    rate = request.family.requests_per_minute
+    return Call(
+        "POST",
+        route.endpoint(request),
+        json=merged(route.body(request, attachments), request.extra_body)
+        if is_complete
+        else Unattached.UNATTACHED,
+        at_most_once=at_most_once,
+        answer_limit=answer_limit(request.n),
+        own_rate=(request.model, rate) if rate else None,
+    )

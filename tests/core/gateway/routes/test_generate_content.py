@@ -7,10 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
-from airflow_provider_aisa.core.gateway.client import generation as call_of
 from airflow_provider_aisa.core.gateway.models import DEFAULT_MODEL
 from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.gateway.response import GeneratedImage, GenerationResponse
+from airflow_provider_aisa.core.gateway.routes import generation as call_of
 from airflow_provider_aisa.core.gateway.routes.generate_content import read
 from airflow_provider_aisa.exceptions import ImageRefused, InvalidRequest, OutcomeUnknown
 from tests.core.faces import Gateway

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from airflow_provider_aisa.core import typed_json
 from airflow_provider_aisa.core.gateway.answers import MIB
-from airflow_provider_aisa.core.gateway.client import generation as call_of
 from airflow_provider_aisa.core.gateway.request import ImageRequest
 from airflow_provider_aisa.core.gateway.response import GeneratedImage, GenerationResponse
+from airflow_provider_aisa.core.gateway.routes import generation as call_of
 from airflow_provider_aisa.core.gateway.routes.images import read
 from airflow_provider_aisa.exceptions import OutcomeUnknown
 
