@@ -126,7 +126,7 @@ def _arguments(map_index: int) -> dict[str, Any]:
 
 async def _event(trigger: GenerateTrigger) -> None:
     async for event in trigger.run():
-        if event.payload["status"] != "success":
+        if "error" in event.payload:
             raise RuntimeError(f"a trigger failed: {event.payload}")
 
 
