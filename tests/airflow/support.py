@@ -46,6 +46,8 @@ TIMEOUT = 10  # seconds; of the AIsa connections
 CONFIG = {
     "core.dags_are_paused_at_creation": "False",
     "core.test_connection": "Enabled",
+    # No file changes while tests run. Dozens of them, parsed anew every 30 s, would keep a core busy.
+    "dag_processor.min_file_process_interval": "3600",
     "core.parallelism": "8",  # a worker that has deferred its task stays for up to 5 s more
     # A triggerer that was killed is given up after 30 s by default, and its triggers go to the next one.
     "triggerer.triggerer_health_check_threshold": "6",

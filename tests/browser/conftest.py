@@ -32,6 +32,7 @@ CONFIG = {
     "core.parallelism": "6",
     "core.simple_auth_manager_users": "admin:admin,viewer:viewer",
     "core.test_connection": "Enabled",
+    "dag_processor.min_file_process_interval": "3600",  # No file changes while the tests look at them.
 }
 
 

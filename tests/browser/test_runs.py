@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
+
+from tools.airflow_run import AirflowError
 
 if TYPE_CHECKING:
     from airflow_provider_aisa.sandbox import Sandbox
     from tests.browser.pages import Pages
     from tools.airflow_run import StandaloneAirflow
+    from tools.seaweedfs import SeaweedFS
 
 PROMPT = "A red panda reading a map on a mountain pass, watercolour, morning light"
 
@@ -82,3 +86,33 @@ def test_xcom_shows_where_the_images_are_and_what_they_cost(pages: Pages, run: s
     text = "".join(row.inner_text().split())
     assert '"cost_usd":0.08' in text
     assert f"{run.replace(':', '_').replace('+', '_')}/generate/0.png" in text
+
+
+def test_the_one_that_a_person_clicks_on_stays_and_the_others_are_deleted(
+    pages: Pages, airflow: StandaloneAirflow, s3_store: SeaweedFS
+) -> None:
+    """The example `choose_one`, as a person meets it: four pictures and four buttons."""
+    airflow.unpause("choose_one")
+    run = airflow.trigger("choose_one")
+    asked = f"/api/v2/dags/choose_one/dagRuns/{quote(run, safe='')}/taskInstances/choose/-1/hitlDetails"
+
+    def is_asked() -> bool:
+        try:
+            airflow.api("GET", asked)
+        except AirflowError:
+            return False
+        return True
+
+    airflow.wait_until(is_asked, 120, "the question")
+    pages.open_task("choose_one", run, "choose", "/required_actions")
+    pages.page.wait_for_function(
+        "() => [...document.querySelectorAll('img[alt^=\"Image \"]')]"
+        ".filter((image) => image.naturalWidth > 0).length === 4"
+    )
+    pages.keep("choose-one")
+    pages.page.get_by_role("button", name="Image 3", exact=True).click()
+
+    assert airflow.wait_for_run("choose_one", run, 120) == "success"
+    folder = airflow.xcom("choose_one", run, "generate")["images"][2]["key"].rpartition("/")[0]
+    found = s3_store.client().list_objects_v2(Bucket="my-images", Prefix=f"{folder}/")["Contents"]
+    assert [each["Key"] for each in found if "_aisa/" not in each["Key"]] == [f"{folder}/2.png"]
