@@ -62,7 +62,8 @@ def pytest_unconfigure() -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """Give all tests of the real Airflow to one worker, which starts it once, and first: they take longest.
 
-    The demo starts an Airflow of its own, so it may run beside them. The mark `xdist_group` has no effect
+    The gallery's go to one as well, which loads Airflow's web application once. The demo starts an Airflow of
+    its own, so it may run beside them. The mark `xdist_group` has no effect
     with pytest 9.2 and xdist 3.8.
     """
     scheduler: Any = importlib.import_module("xdist.scheduler").LoadScopeScheduling(config, log)
@@ -71,6 +72,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
 
 def _scope_of(name: str) -> str:
+    if name.startswith("tests/ui/"):
+        return "gallery"
     is_airflow = name.startswith("tests/airflow/") and "/test_demo.py" not in name
     return "airflow" if is_airflow else name
 

@@ -45,7 +45,7 @@ class StandaloneAirflow:
 
     A person logs in at `url` as `user` with `password`, which is there once Airflow is ready.
     `connections` maps connection ids to their JSON, `config` "section.option" to a value, as in airflow.cfg.
-    `on_wait` is called about three times a second while something is awaited.
+    `on_wait` is called twice a second while something is awaited.
     All methods but `processes` and `task_log` ask the public API, and raise AirflowError when it refuses.
     """
 
@@ -229,7 +229,7 @@ class StandaloneAirflow:
             if time.monotonic() > deadline:
                 raise AirflowError(f"waited {timeout:.0f} s in vain for {what}: see {self.log}")
             self._on_wait()
-            time.sleep(0.3)
+            time.sleep(0.5)
 
 
 def _run_path(dag_id: str, run_id: str) -> str:

@@ -20,7 +20,7 @@ def test_worker_killed_while_it_fetches_images_is_retried_without_paying(
     """The response is in the journal before the first download begins."""
     gateway.inject(Fault("cdn_slow", times=2, delay=30, prompt=prompt))
     run = airflow.start_run("sync", prompt=prompt, n=2)
-    wait_for(lambda: run.journal_state(s3_client) == "paid", "the journal to say that it is paid")
+    wait_for(lambda: run.journal_state(s3_client) == "paid", "the journal to say that it is paid", every=0.1)
     run.kill_worker()
     assert run.wait() == "success"
     assert run.task()["try_number"] == 2
@@ -36,7 +36,7 @@ def test_deferred_task_cancelled_in_mid_request_keeps_what_it_paid_for(
     run = airflow.start_run("deferred", prompt=prompt)
     wait_for_request(gateway, prompt)
     run.mark_failed()
-    wait_for(lambda: run.journal_state(s3_client) == "paid", "the journal to say that it is paid")
+    wait_for(lambda: run.journal_state(s3_client) == "paid", "the journal to say that it is paid", every=0.1)
     assert run.task()["state"] == "failed"
     wait_for(
         lambda: "Stopped. Whatever was paid for is recorded in s3://" in run.log(), "the trigger's last words"

@@ -141,7 +141,7 @@ EVERYTHING: Final = [*ANSWERS, *["images"] * 8]
 SURE: Final = ["images"]
 
 
-@story(300)
+@story(150)
 def test_two_copies_any_answers_and_any_crashes_leave_nothing_unsaid(seed: int) -> None:
     told = Story(seed, answers=EVERYTHING, crashes=4, max_retries=3)
 

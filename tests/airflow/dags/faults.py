@@ -30,6 +30,7 @@ with DAG("faults", schedule=None, default_args=IMPATIENT):
     )
     for kind in (*STOPPING, *OF_LINKS):
         SeedreamGenerateOperator(task_id=f"sync_{kind}", prompt=f"<sync meets {kind}>")
+    for kind in OF_LINKS:  # Each waits for eight seconds: no trigger ends earlier.
         SeedreamGenerateOperator(
             task_id=f"deferred_{kind}", prompt=f"<deferred meets {kind}>", deferrable=True
         )
