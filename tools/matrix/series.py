@@ -38,6 +38,7 @@ FACES = (
 
 #: Of those, the ones that take much of the time and are about this package's own processes, sizes and words.
 NOT_ABOUT_AIRFLOW = (
+    "tests/operators/test_references.py",
     "tests/operators/test_secrets.py",
     "tests/operators/test_batch_result.py::test_the_xcom_stays_small_at_any_number_of_items",
     "tests/triggers/test_copies.py::test_two_copies_of_a_trigger_in_two_processes_send_one_request",
