@@ -45,6 +45,8 @@ class Scene:
         self._store = store
         self._bucket = bucket
         self._deferrable = deferrable
+        #: Whose operator runs: seedream, wan or gemini.
+        self.family = "seedream"
         self._stack = ExitStack()
         self._client: S3Client = store.client()
         number = next(_numbers)
@@ -92,7 +94,11 @@ class Scene:
             ),
             "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(aws),
         }
-        options = {"prompt": self.prompt, "n": IMAGES, "size": SIZE, "deferrable": self._deferrable}
+        options: dict[str, Any] = {"prompt": self.prompt, "n": IMAGES, "deferrable": self._deferrable}
+        if self.family == "seedream":
+            options["size"] = SIZE
+        else:
+            options |= {"family": self.family, "s3_key": self.folder}
         options = {name: value for name, value in (options | operator).items() if value is not None}
         self.current = self._workers.start({"ti": ti, "env": env, "operator": options})
         return self.current
