@@ -149,9 +149,9 @@ def test_upload_arguments_that_s3_does_not_have_are_found_before_the_post(desk: 
     [
         (None, "'aisa_default' is not defined"),
         ({"conn_type": "aisa"}, "'aisa_default': API key (password) is empty"),
-        ({"conn_type": "aisa", "password": "sk-aisa", "host": "ftp://x"}, "'aisa_default': Base URL (host)"),
+        ({"conn_type": "aisa", "password": "own-key1", "host": "ftp://x"}, "'aisa_default': Base URL (host)"),
         (
-            {"conn_type": "aisa", "password": "sk-aisa", "extra": {"timeout": "soon"}},
+            {"conn_type": "aisa", "password": "own-key1", "extra": {"timeout": "soon"}},
             "'aisa_default': extra 'timeout'",
         ),
     ],
