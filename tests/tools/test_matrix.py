@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -123,6 +124,19 @@ def test_a_python_that_a_machine_does_not_have_is_said_in_the_table_and_fails_no
     assert (
         table([told]).splitlines()[-1].endswith("not run: there is no Python 3.99 on the PATH nor in pyenv")
     )
+
+
+def test_an_older_python_is_run_only_where_the_newest_is_missing() -> None:
+    this = ".".join(map(str, sys.version_info[:2]))
+
+    def refuse(_: Series) -> Venv:
+        raise VenvError("it was to be run")
+
+    spared = check(Series("3.3.2", instead_of=this), refuse)
+    needed = check(Series("3.3.2", instead_of="3.99"), refuse)
+
+    assert (spared.missing, spared.problems) == (f"Python {this} is there", [])
+    assert needed.problems == ["it was to be run"]
 
 
 def test_a_command_that_fails_is_an_error_with_what_it_printed(tmp_path: Path) -> None:

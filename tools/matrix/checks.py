@@ -15,7 +15,7 @@ from airflow_provider_aisa.sandbox import Sandbox
 from airflow_provider_aisa.version import __version__
 from tools.matrix.commands import CommandFailed, Commands
 from tools.matrix.series import NOT_ABOUT_AIRFLOW, ROOT
-from tools.matrix.venvs import NoSuchPython, VenvError
+from tools.matrix.venvs import NoSuchPython, VenvError, has_python
 from tools.seaweedfs import SeaweedFS, SeaweedFSError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ OUTCOME = re.compile(r"^=*\s*((?:\d+ \w+,? ?)+)in [\d.]+s", re.MULTILINE)
 class Report:
     """What came out for one series, as the table shows it; `problems` is empty when all is well.
 
-    `missing` says why it was not run: a machine need not have a second Python.
+    `missing` says why it was not run: a machine need not have a second Python, nor a third one.
     """
 
     series: Series
@@ -53,6 +53,9 @@ class Report:
 def check(series: Series, make_venv: Callable[[Series], Venv]) -> Report:
     """Run everything for a series; what fails is in the report, and does not keep the rest from running."""
     report, start = Report(series), time.monotonic()
+    if series.instead_of and has_python(series.instead_of):
+        report.missing = f"Python {series.instead_of} is there"
+        return report
     with tempfile.TemporaryDirectory(prefix="aisa-matrix-") as folder:
         try:
             commands = Commands(make_venv(series), Path(folder), DAGS, directory=ROOT)

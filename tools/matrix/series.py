@@ -36,6 +36,9 @@ FACES = (
     "tests/triggers",
 )
 
+#: The newest series has one more.
+NEWEST_FACES = (*FACES, "tests/test_retry_policy.py")
+
 #: Of those, the ones that take much of the time and are about this package's own processes, sizes and words.
 NOT_ABOUT_AIRFLOW = (
     "tests/operators/test_references.py",
@@ -51,6 +54,7 @@ class Series:
 
     `released` is the day for FROZEN_AT_RELEASE, None for the newest series: that one is as it resolves today.
     `python` is an interpreter's version such as "3.13", None for the one that runs this.
+    `instead_of` is a newer one: where there is such an interpreter, this need not be run.
     `beside` are packages that are installed beside Airflow, and `label` is what they are for.
     `prints_masks` is for a release that logs, at debug level, which values it masks: the key is among them.
     """
@@ -58,6 +62,7 @@ class Series:
     airflow: str
     released: str | None = None
     python: str | None = None
+    instead_of: str | None = None
     label: str = ""
     beside: tuple[str, ...] = ()
     prints_masks: bool = False
@@ -80,8 +85,9 @@ SERIES = (
     Series("3.0.6", released="2025-08-31", prints_masks=True),
     Series("3.1.8", released="2026-03-15"),
     Series("3.2.2", released="2026-06-01"),
-    Series("3.3.2", tests=(*FACES, "tests/test_retry_policy.py")),
-    Series("3.3.2", python="3.13", tests=(*FACES, "tests/test_retry_policy.py")),
+    Series("3.3.2", tests=NEWEST_FACES),
+    Series("3.3.2", python="3.14", tests=NEWEST_FACES),
+    Series("3.3.2", python="3.13", instead_of="3.14", tests=NEWEST_FACES),
 )
 
 #: The Celery executor imports a name that 5.7 has no longer.

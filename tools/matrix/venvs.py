@@ -85,9 +85,9 @@ def renew_constraints(series: Series) -> None:
             frozen += ["--exclude-newer-package", f"{package}={series.released}"]
     requested = "\n".join([*requirements(series), f"{ROOT}[sandbox]"])
     options = ("--no-header", "--no-annotate", "--strip-extras", "--no-emit-package", "airflow-provider-aisa")
-    pins = uv(
-        "pip", "compile", "--python", str(find_python(series.python)), *options, *frozen, "-", stdin=requested
-    )
+    # A version can be resolved for without an interpreter of it.
+    python = ("--python-version", series.python) if series.python else ("--python", sys.executable)
+    pins = uv("pip", "compile", *python, *options, *frozen, "-", stdin=requested)
     series.constraints.parent.mkdir(exist_ok=True)
     series.constraints.write_text(pins)
 
@@ -104,6 +104,15 @@ def find_python(version: str | None) -> Path:
         if answer.returncode == 0:  # pyenv's shims are on the PATH also for versions that are not chosen
             return candidate
     raise NoSuchPython(f"there is no Python {version} on the PATH nor in pyenv")
+
+
+def has_python(version: str) -> bool:
+    """Tell whether :func:`find_python` finds an interpreter of this version."""
+    try:
+        find_python(version)
+    except NoSuchPython:
+        return False
+    return True
 
 
 def _candidates(version: str) -> Iterator[Path]:
