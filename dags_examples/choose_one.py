@@ -1,4 +1,4 @@
-"""Four candidates, and a person picks one: the others are deleted, and the asset hears of the one that stays.
+"""Three candidates, and a person picks one: the others are deleted, the asset hears of the one that stays.
 
 Open the task `choose` while it waits, or Required Actions: it shows the candidates and asks. (Airflow 3.1 and
 later. Whoever clears `generate` afterwards is told that the other images are gone.)
@@ -15,10 +15,11 @@ from airflow_provider_aisa.choosing import choices, chosen, options, others
 from airflow_provider_aisa.operators.seedream import SeedreamGenerateOperator
 
 LOGO = Asset("s3://my-images/logo")
-CANDIDATES = 4
+#: Not four: the page of Airflow 3.1 has a button for each of up to three answers, and a list from five on.
+CANDIDATES = 3
 
 with DAG(
-    "choose_one", schedule=None, tags=["aisa"], description="A person picks one of four", doc_md=__doc__
+    "choose_one", schedule=None, tags=["aisa"], description="A person picks one of three", doc_md=__doc__
 ):
     candidates = SeedreamGenerateOperator(
         task_id="generate",

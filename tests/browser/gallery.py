@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mypy_boto3_s3 import S3Client
-    from playwright.sync_api import Frame
+    from playwright.sync_api import Frame, Locator, Page
 
     from airflow_provider_aisa.sandbox import Sandbox
     from tools.airflow_run import StandaloneAirflow
@@ -169,6 +169,16 @@ class Place:
         frame.wait_for_url("**/aisa/**")
         frame.wait_for_selector("main[aria-busy=false]")
         return Look(visit, frame, self.images)
+
+    @staticmethod
+    def follow(link: Locator) -> Page:
+        """Click on a link; return the window that it leads to. Airflow 3.1 opens another one."""
+        if link.get_attribute("target") != "_blank":
+            link.click()
+            return link.page
+        with link.page.context.expect_page() as opened:
+            link.click()
+        return opened.value
 
     def look_at_run(self, dag_id: str, run_id: str, visit: Visit | None = None) -> Look:
         """Open the tab of a run."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_aisa.provider_info import CONNECTION_FIELDS
+from tests.series import needs_3_3
 from tools.ports import find_free_ports
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def test_an_edited_connection_keeps_its_key_and_its_proxy_and_shows_neither(
     assert saved_extras == {name: str(value) for name, value in expected.items()}
 
 
+@needs_3_3
 def test_test_button_of_airflow_3_3_sends_a_port_that_nobody_typed(
     pages: Pages, airflow: StandaloneAirflow, gateway: Sandbox
 ) -> None:

@@ -75,10 +75,10 @@ def test_page_of_a_task_links_to_its_gallery(place: Place) -> None:
     """Airflow highlights the tab only when the link's address is what its own router writes."""
     visit = place.visit()
     visit.page.goto(f"{visit.origin}/dags/postcards/runs/{place.postcards}/tasks/cover/details")
-    visit.page.get_by_role("link", name="Gallery").click()
-    visit.page.wait_for_url("**/tasks/cover/plugin/images-task-instance")
+    page = place.follow(visit.page.get_by_role("link", name="Gallery"))
+    page.wait_for_url("**/tasks/cover/plugin/images-task-instance")
 
-    tab = visit.page.get_by_role("link", name="Images", exact=True)
+    tab = page.get_by_role("link", name="Images", exact=True)
     assert "active" in str(tab.get_attribute("class"))
 
 
@@ -122,6 +122,27 @@ def test_dag_shows_a_row_for_each_run_and_what_they_cost(place: Place) -> None:
     look.frame.locator(".run-head a").first.click()
     look.visit.page.wait_for_url("**/plugin/images-dag-run")
     look.assert_quiet()
+
+
+def test_tab_opens_in_a_window_of_its_own(place: Place) -> None:
+    look = place.look_at_run("postcards", place.postcards)
+    with look.visit.context.expect_page() as opened:
+        look.frame.get_by_role("button", name="Open in a window of its own").click()
+    opened.value.wait_for_selector("main[aria-busy=false]")
+
+    assert opened.value.locator(".figures").inner_text().startswith("10 images")
+    assert opened.value.locator("nav a").first.inner_text() == "postcards"
+
+
+def test_run_is_found_by_an_address_as_airflow_3_1_writes_it(place: Place) -> None:
+    """It puts the ids into a tab's address as they are; a plus sign is read as a space there."""
+    visit = place.visit()
+    visit.page.goto(f"{visit.origin}/aisa/run?dag_id=postcards&run_id={place.postcards}")
+    visit.page.wait_for_selector("main[aria-busy=false]")
+
+    assert "+" in place.postcards
+    assert visit.page.locator(".figures").inner_text().startswith("10 images")
+    assert visit.problems == []
 
 
 @pytest.mark.parametrize("width", [360, 768])

@@ -91,7 +91,7 @@ def test_xcom_shows_where_the_images_are_and_what_they_cost(pages: Pages, run: s
 def test_the_one_that_a_person_clicks_on_stays_and_the_others_are_deleted(
     pages: Pages, airflow: StandaloneAirflow, s3_store: SeaweedFS
 ) -> None:
-    """The example `choose_one`, as a person meets it: four pictures and four buttons."""
+    """The example `choose_one`, as a person meets it: three pictures and three buttons."""
     airflow.unpause("choose_one")
     run = airflow.trigger("choose_one")
     asked = f"/api/v2/dags/choose_one/dagRuns/{quote(run, safe='')}/taskInstances/choose/-1/hitlDetails"
@@ -107,7 +107,7 @@ def test_the_one_that_a_person_clicks_on_stays_and_the_others_are_deleted(
     pages.open_task("choose_one", run, "choose", "/required_actions")
     pages.page.wait_for_function(
         "() => [...document.querySelectorAll('img[alt^=\"Image \"]')]"
-        ".filter((image) => image.naturalWidth > 0).length === 4"
+        ".filter((image) => image.naturalWidth > 0).length === 3"
     )
     pages.keep("choose-one")
     pages.page.get_by_role("button", name="Image 3", exact=True).click()

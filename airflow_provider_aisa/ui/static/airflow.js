@@ -4,10 +4,20 @@
 const PAGE = /\/aisa\/[a-z]+$/;
 const base = location.pathname.replace(PAGE, "");
 
+// What this page is asked to show. Airflow 3.1 writes ids into its address as they are, and those of runs have a
+// plus sign, which would be read as a space.
+export const address = new URLSearchParams(location.search.replaceAll("+", "%2B"));
+
 export const isTab = window.parent !== window;
 
-// Frames of Airflow 3.1 may not download; a window of its own may.
-export const mayDownload = !isTab || Boolean(window.frameElement?.sandbox.contains("allow-downloads"));
+const mayDownload = !isTab || Boolean(window.frameElement?.sandbox.contains("allow-downloads"));
+
+// Download what a link leads to; for onclick of an <a>.
+export function download(event) {
+  if (mayDownload) return;
+  event.preventDefault();
+  clickAround({ href: event.currentTarget.href, download: "" });
+}
 
 // As Airflow's router writes them: a tab is highlighted only when its address is the same to the letter.
 const segment = (id) => encodeURIComponent(id).replace(/%(3A|2B|40)/g, decodeURIComponent);
@@ -36,14 +46,19 @@ export function follow(event) {
   event.preventDefault();
   const { href } = event.currentTarget;
   if (event.ctrlKey || event.metaKey || event.shiftKey) {
-    window.parent.open(href, "_blank");
+    openWindow(href);
     return;
   }
   window.parent.history.pushState(null, "", href);
   window.parent.dispatchEvent(new PopStateEvent("popstate", { state: null }));
 }
 
-// Open an address in a window of its own; a frame's own links may not.
+// Open an address in a window of its own.
 export function openWindow(href) {
-  (isTab ? window.parent : window).open(new URL(href, location.href).href, "_blank");
+  clickAround({ href, target: "_blank", rel: "noopener" });
+}
+
+// Click on a link of the page around this one: a frame of Airflow 3.1 may not download nor open windows.
+function clickAround(attributes) {
+  Object.assign(window.parent.document.createElement("a"), attributes).click();
 }

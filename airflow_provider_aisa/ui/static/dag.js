@@ -1,7 +1,7 @@
 // The page of a DAG: what its last runs cost, and a row of images for each.
 
 import { ask } from "./api.js";
-import { dagPath, follow, isTab, runTabPath } from "./airflow.js";
+import { address, dagPath, follow, isTab, runTabPath } from "./airflow.js";
 import { drawChart } from "./chart.js";
 import { h, icon, svg } from "./dom.js";
 import { count, figureParts, money, when } from "./format.js";
@@ -10,7 +10,7 @@ import { loadImage, makeTile } from "./tiles.js";
 const IN_A_ROW = 12;
 const TRY_AGAIN = 10000; // milliseconds
 
-const dagId = new URLSearchParams(location.search).get("dag_id");
+const dagId = address.get("dag_id");
 const root = document.getElementById("gallery");
 const title = h("div", { class: "title" });
 const list = h("div", { class: "runs" });

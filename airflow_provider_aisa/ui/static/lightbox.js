@@ -1,6 +1,6 @@
 // One image as large as the window allows, with all that is known of it. Arrow keys lead to the others.
 
-import { follow, mayDownload, openWindow, taskPath } from "./airflow.js";
+import { download, follow, taskPath } from "./airflow.js";
 import { h, icon, iconButton } from "./dom.js";
 import { bytes, money } from "./format.js";
 import { failureTitle, imageAddress, reason, tileName, tileWords } from "./tiles.js";
@@ -123,12 +123,7 @@ export class Lightbox {
 
   #download(tile) {
     const href = imageAddress("image", this.runOf(), tile, { download: "true" });
-    const onclick = (event) => {
-      if (mayDownload) return;
-      event.preventDefault();
-      openWindow(href);
-    };
-    return h("a", { class: "button", href, download: true, onclick }, icon("download"), "Download");
+    return h("a", { class: "button", href, download: true, onclick: download }, icon("download"), "Download");
   }
 
   #copy(tile) {

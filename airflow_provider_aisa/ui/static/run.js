@@ -1,7 +1,7 @@
 // The page of a run, or of one of its tasks.
 
 import { ask } from "./api.js";
-import { dagPath, isTab, openWindow, runPath } from "./airflow.js";
+import { address, dagPath, isTab, openWindow, runPath } from "./airflow.js";
 import { h, icon, iconButton } from "./dom.js";
 import { count, duration, figureParts } from "./format.js";
 import { Grid } from "./grid.js";
@@ -11,7 +11,6 @@ const LOOK_EVERY = 4000; // milliseconds, while something is at work
 const TRY_AGAIN = 10000; // milliseconds, after the server could not be reached
 const PAGE = 60;
 
-const address = new URLSearchParams(location.search);
 const part = { dag_id: address.get("dag_id"), run_id: address.get("run_id"), task_id: address.get("task_id") };
 // Airflow leaves "{MAP_INDEX}" in the address of a task that is not mapped.
 if (/^\d+$/.test(address.get("map_index") ?? "")) part.map_index = address.get("map_index");
