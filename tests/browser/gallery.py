@@ -110,7 +110,8 @@ class Look:
     def assert_quiet(self, *, expected: tuple[str, ...] = ()) -> None:
         """Fail when a page asked another machine, or a script of ours broke."""
         assert self.visit.foreign == []
-        assert [one for one in self.visit.problems if not any(word in one for word in expected)] == []
+        problems = [one for one in self.visit.problems if not any(word in one for word in expected)]
+        assert problems == []
 
 
 @dataclass

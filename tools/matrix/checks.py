@@ -31,6 +31,7 @@ DAG_ID, BUCKET = "every_face", "images"
 PROMPTS = ("batch 0", "batch 1", "batch 2", "decorated", "deferred", "mapped 0", "mapped 1", "sync")
 #: Only our own warnings are errors: other packages' are about Airflow's own use of them, series by series.
 WARNINGS = "filterwarnings=default\nerror:::airflow_provider_aisa"
+PAGES = "tests/browser"
 WORKERS = "4"  # the tests wait half of their time
 OUTCOME = re.compile(r"^=*\s*((?:\d+ \w+,? ?)+)in [\d.]+s", re.MULTILINE)
 
@@ -50,8 +51,11 @@ class Report:
     problems: list[str] = field(default_factory=list)
 
 
-def check(series: Series, make_venv: Callable[[Series], Venv]) -> Report:
-    """Run everything for a series; what fails is in the report, and does not keep the rest from running."""
+def check(series: Series, make_venv: Callable[[Series], Venv], *, pages: bool = False) -> Report:
+    """Run everything for a series; what fails is in the report, and does not keep the rest from running.
+
+    :param pages: look at Airflow's pages in a browser, and do nothing else.
+    """
     report, start = Report(series), time.monotonic()
     if series.instead_of and has_python(series.instead_of):
         report.missing = f"Python {series.instead_of} is there"
@@ -65,7 +69,7 @@ def check(series: Series, make_venv: Callable[[Series], Venv]) -> Report:
         except VenvError as error:
             report.problems.append(str(error))
             return report
-        for one in (check_listing, check_faces, check_dag):
+        for one in (check_pages,) if pages else (check_listing, check_faces, check_dag):
             try:
                 one(commands, report)
             except (CommandFailed, SeaweedFSError, subprocess.TimeoutExpired) as error:
@@ -86,14 +90,22 @@ def check_listing(commands: Commands, report: Report) -> None:
 
 def check_faces(commands: Commands, report: Report) -> None:
     """Run the unit tests of what Airflow calls."""
-    options = ("-q", "-n", WORKERS, "-p", "no:cacheprovider", "--maxfail", "20", "-o", WARNINGS)
-    pytest = (commands.venv.python, "-m", "pytest", "--disable-warnings", *options)
     without = [f"--deselect={name}" for name in NOT_ABOUT_AIRFLOW]
-    done = commands.run([*pytest, *without, *report.series.tests])
+    _run_tests(commands, report, "-n", WORKERS, "--maxfail", "20", *without, *report.series.tests)
+
+
+def check_pages(commands: Commands, report: Report) -> None:
+    """Run the tests in a browser, one after the other."""
+    _run_tests(commands, report, PAGES)
+
+
+def _run_tests(commands: Commands, report: Report, *options: str) -> None:
+    always = ("-q", "-p", "no:cacheprovider", "-o", WARNINGS, "--disable-warnings")
+    done = commands.run([commands.venv.python, "-m", "pytest", *always, *options])
     found = OUTCOME.search(done.stdout)
     report.tests = found[1].strip() if found else "no test ran"
     if done.returncode or "passed" not in report.tests:
-        report.problems.append(f"the tests of the faces: {report.tests}\n{done.stdout[-4_000:]}")
+        report.problems.append(f"the tests: {report.tests}\n{done.stdout[-4_000:]}")
 
 
 def check_dag(commands: Commands, report: Report) -> None:

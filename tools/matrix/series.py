@@ -75,6 +75,11 @@ class Series:
         return "-".join(filter(None, parts))
 
     @property
+    def has_gallery(self) -> bool:
+        """Tell whether there are pages of ours to look at: once for each series, whatever the Python."""
+        return tuple(map(int, self.airflow.split("."))) >= (3, 1) and self.python is None
+
+    @property
     def constraints(self) -> Path:
         """Return the file that pins what is installed beside it."""
         return CONSTRAINTS / f"{self.name}.txt"

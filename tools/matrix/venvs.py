@@ -23,6 +23,7 @@ TEST_TOOLS = (
     "apache-airflow-providers-openlineage",
     "boto3-stubs-lite[s3]",
     "hypothesis",
+    "playwright",
     "psutil",
     "pytest>=9",
     "pytest-xdist",
