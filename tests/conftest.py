@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import itertools
 import os
 import shutil
 import tempfile
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import botocore.loaders
 import pytest
 from hypothesis import settings as hypothesis_settings
 
@@ -48,9 +51,19 @@ def _delete_airflow_home(owner: int = os.getpid()) -> None:
         shutil.rmtree(_AIRFLOW_HOME, ignore_errors=True)
 
 
+# Every S3Hook makes a session of its own, which reads the model of all of AWS anew: a quarter of a second, in
+# hundreds of tests. Sessions only read what the loader has read.
+botocore.loaders.create_loader = cache(botocore.loaders.create_loader)
+
 # A shared machine can be slow at any moment: no test asserts a time.
 hypothesis_settings.register_profile("aisa", deadline=None)
 hypothesis_settings.load_profile("aisa")
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what is imported by now: it would look at all of Airflow time and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure() -> None:
