@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -116,7 +117,7 @@ class ItemDefaults:
         return _given(fields, name, getattr(self, name) if name in family.options else None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BatchSpec:
     """All that is the same for each item.
 
@@ -137,7 +138,7 @@ class BatchSpec:
     s3_extra_args: Mapping[str, Any] = field(default_factory=dict)
     prices: Mapping[str, Decimal] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def layout(self) -> BatchLayout:
         """Where the batch keeps what is not an image."""
         return BatchLayout.of(self.defaults.target, self.buyer.owner, self.idempotency_key)

@@ -6,6 +6,7 @@ Everything here blocks: on an event loop, call it from a thread.
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -79,7 +80,7 @@ class Bucket:
         arguments = {
             **self.extra_args,
             "ContentType": content_type,
-            "ChecksumSHA256": base64.b64encode(bytes.fromhex(sha256)).decode(),
+            "ChecksumSHA256": _checksum(bytes.fromhex(sha256)),
             "Metadata": {**self.extra_args.get("Metadata", {}), **own},
         }
         with reported(f"{self.uri(key)} could not be written"):
@@ -100,7 +101,7 @@ class Bucket:
                 Key=key,
                 Body=file,
                 ContentType=content_type,
-                ChecksumSHA256=base64.b64encode(bytes.fromhex(sha256)).decode(),
+                ChecksumSHA256=_checksum(bytes.fromhex(sha256)),
                 Metadata=dict(metadata),
                 **self._journal_args(),
             )
@@ -174,7 +175,12 @@ class Bucket:
         try:
             with reported(f"{self.uri(key)} could not be written", is_conditional=is_conditional):
                 written = self.client.put_object(
-                    Bucket=self.name, Key=key, Body=body, ContentType="application/json", **arguments
+                    Bucket=self.name,
+                    Key=key,
+                    Body=body,
+                    ContentType="application/json",
+                    ChecksumSHA256=_checksum(hashlib.sha256(body).digest()),
+                    **arguments,
                 )
         except StorageFailed as e:
             if is_conditional and only_if is not None and e.code == "NoSuchKey":
@@ -233,6 +239,10 @@ class Bucket:
 
     def _journal_args(self) -> dict[str, Any]:
         return {name: value for name, value in self.extra_args.items() if name in JOURNAL_ARGS}
+
+
+def _checksum(sha256: bytes) -> str:
+    return base64.b64encode(sha256).decode()
 
 
 def _none_if_missing(call: Callable[[], T]) -> T | None:
