@@ -174,9 +174,8 @@ def _try_out(client: S3Client) -> None:
     client.get_object(Bucket=PROBE_BUCKET, Key="probe")["Body"].read()
     client.delete_object(Bucket=PROBE_BUCKET, Key="probe")
     client.delete_bucket(Bucket=PROBE_BUCKET)
-    for _ in range(
-        100
-    ):  # It is listed until the gateway has heard from the filer: a moment, or a few seconds.
+    # It is listed until the gateway has heard from the filer: for a moment, or for a few seconds.
+    for _ in range(100):
         if PROBE_BUCKET not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
             break
         time.sleep(0.05)

@@ -109,7 +109,9 @@ def test_a_port_lost_to_somebody_else_is_replaced() -> None:
         taken.listen()
         offers = iter([[taken.getsockname()[1], *find_free_ports(7)], find_free_ports(8)])
         with SeaweedFS(free_ports=lambda _: next(offers)) as store:
-            assert store.client().list_buckets()["Buckets"] == []
+            client, bucket = store.client(), store.create_bucket("here")
+            client.put_object(Bucket=bucket, Key="key", Body=b"body")
+            assert client.get_object(Bucket=bucket, Key="key")["Body"].read() == b"body"
 
 
 def test_a_store_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
