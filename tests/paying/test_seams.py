@@ -312,7 +312,7 @@ def test_a_surplus_response_that_cannot_be_stored_is_logged_in_full_terms(
     paused = until(Actor(world), "billed, no response")
     world.clock.skip(STALE)
     Actor(world).finish()
-    world.store.refused["ChecksumSHA256"] = "AccessDenied"
+    world.store.refused["Metadata"] = "AccessDenied"
 
     with caplog.at_level(logging.ERROR):
         receipt = paused.finish()

@@ -295,7 +295,9 @@ def test_the_journal_is_encrypted_as_the_images_are_but_gets_none_of_their_other
         "ACL": "public-read",
         "Tagging": "a=b",
     }
+    checksum = base64.b64encode(hashlib.sha256(b"{}").digest()).decode()
     sent = {"Bucket": "bucket", "Key": "k", "Body": b"{}", "ContentType": "application/json"}
+    sent["ChecksumSHA256"] = checksum
     stubber.add_response(
         "put_object", {"ETag": '"e"'}, {**sent, "ServerSideEncryption": "AES256", "IfMatch": "old"}
     )
