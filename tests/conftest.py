@@ -9,12 +9,12 @@ import itertools
 import os
 import shutil
 import tempfile
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import botocore.loaders
 import pytest
 from hypothesis import settings as hypothesis_settings
+
+from tests.loading import read_models_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,9 +51,7 @@ def _delete_airflow_home(owner: int = os.getpid()) -> None:
         shutil.rmtree(_AIRFLOW_HOME, ignore_errors=True)
 
 
-# Every S3Hook makes a session of its own, which reads the model of all of AWS anew: a quarter of a second, in
-# hundreds of tests. Sessions only read what the loader has read.
-botocore.loaders.create_loader = cache(botocore.loaders.create_loader)
+read_models_once()
 
 # A shared machine can be slow at any moment: no test asserts a time.
 hypothesis_settings.register_profile("aisa", deadline=None)

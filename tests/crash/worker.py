@@ -183,10 +183,12 @@ def _warm_up() -> None:
     """Have what reads large files do it once. Nothing is connected to: a worker opens its own connections."""
     from airflow_provider_aisa.core.net.tls import ssl_context
     from airflow_provider_aisa.hooks.s3 import open_s3
+    from tests.loading import read_models_once
 
     extra = {"endpoint_url": "http://127.0.0.1:1", "region_name": "us-east-1"}
     connection = {"conn_type": "aws", "login": "nobody", "password": "nothing", "extra": extra}
     os.environ["AIRFLOW_CONN_NOWHERE"] = json.dumps(connection)
+    read_models_once()
     open_s3("nowhere")[0].close()
     ssl_context()
     gc.collect()
