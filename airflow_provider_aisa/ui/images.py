@@ -7,14 +7,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from airflow_provider_aisa.core.layout import SUFFIXES
 from airflow_provider_aisa.ui.links import VERSION_DIGITS
-from airflow_provider_aisa.ui.results import Picture, Purchase
+from airflow_provider_aisa.ui.results import Picture
 from airflow_provider_aisa.ui.sources import Find
-from airflow_provider_aisa.ui.stores import Store, Unavailable, readable
+from airflow_provider_aisa.ui.stores import Unavailable, readable
 from airflow_provider_aisa.ui.threads import BYTES, DRAWING
 from airflow_provider_aisa.ui.thumbnails import CONTENT_TYPE, NoThumbnail, Thumbnails, is_possible
 
@@ -48,22 +49,22 @@ async def small_image(find: Find, request: Request, thumbnails: Thumbnails, *, v
         return Response(status_code=304, headers=headers)
     if not is_possible():
         return await _stream(find, headers, is_download=False)
-    content = await BYTES.run(lambda: thumbnails.find(picture, purchase, store))
-    if content is None:
-        try:
-            content = await _draw(picture, purchase, store, thumbnails, request)
-        except NoThumbnail:
-            return await _stream(find, headers, is_download=False)
-    return Response(content, media_type=CONTENT_TYPE, headers=headers)
+    if (kept := await BYTES.run(lambda: thumbnails.find(picture, purchase, store))) is not None:
+        return Response(kept, media_type=CONTENT_TYPE, headers=headers)
+    try:
+        content = await _draw(find, thumbnails, request)
+    except NoThumbnail:
+        return await _stream(find, headers, is_download=False)
+    # Nobody waits until it is in S3.
+    keep = BackgroundTask(BYTES.run, lambda: thumbnails.keep(content, picture, purchase, store))
+    return Response(content, media_type=CONTENT_TYPE, headers=headers, background=keep)
 
 
-async def _draw(
-    picture: Picture, purchase: Purchase, store: Store, thumbnails: Thumbnails, request: Request
-) -> bytes:
+async def _draw(find: Find, thumbnails: Thumbnails, request: Request) -> bytes:
     # Whoever has scrolled on does not wait any more, and the next ones should not have to wait for that.
     if await request.is_disconnected():
         raise Unavailable("Nobody waits for this thumbnail any more.", status=499)
-    return await DRAWING.run(lambda: thumbnails.make(picture, purchase, store))
+    return await DRAWING.run(lambda: thumbnails.make(find.picture, find.store))
 
 
 async def _stream(find: Find, headers: dict[str, str], *, is_download: bool) -> Response:

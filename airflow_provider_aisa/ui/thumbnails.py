@@ -65,17 +65,20 @@ class Thumbnails:
     def find(self, picture: Picture, purchase: Purchase, store: Store) -> bytes | None:
         """Return the thumbnail that is kept, or None.
 
-        :raises Unavailable: the image itself is not there any more.
+        :raises Unavailable: there is one, and the image itself is not there any more.
         """
-        store.check_picture(picture)
         try:
             content = store.read(place_of(picture, purchase), what="thumbnail", limit=_LARGEST_THUMBNAIL)
         except Unavailable:
             return None
-        return content if _is_webp(content) else None
+        if not _is_webp(content):
+            return None
+        store.check_picture(picture)
+        return content
 
-    def make(self, picture: Picture, purchase: Purchase, store: Store) -> bytes:
-        """Make a thumbnail, and keep it if the bucket may be written.
+    @staticmethod
+    def make(picture: Picture, store: Store) -> bytes:
+        """Return a new thumbnail.
 
         :raises NoThumbnail: this image is shown as it is.
         :raises Unavailable: S3 does not give the image away.
@@ -86,11 +89,11 @@ class Thumbnails:
             _, body = store.open_picture(picture)
             with closing(body), readable(picture.place):
                 _copy(body, file)
-            content = draw(file)
-        self._keep(content, place_of(picture, purchase), store)
-        return content
+            return draw(file)
 
-    def _keep(self, content: bytes, place: Place, store: Store) -> None:
+    def keep(self, content: bytes, picture: Picture, purchase: Purchase, store: Store) -> None:
+        """Keep a new thumbnail, if the bucket may be written."""
+        place = place_of(picture, purchase)
         if place.bucket in self._read_only:
             return
         try:
