@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _AIRFLOW_HOME = tempfile.mkdtemp(prefix="aisa-tests-")
 _BUCKETS = itertools.count()
+#: A running Airflow, Airflow's web application, the built documents, an S3 store to be tried out.
+_TOGETHER = ("tests/airflow/", "tests/ui/", "tests/docs/", "tests/tools/test_seaweedfs.py")
 
 # Coverage is measured in pytest's workers, and not in what they start in turn: that makes Airflow slow.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -71,10 +73,9 @@ def pytest_unconfigure() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """Give all tests of the real Airflow to one worker, which starts it once, and first: they take longest.
+    """Give tests that share what takes long to start to one worker, which starts it once.
 
-    The gallery's go to one as well, which loads Airflow's web application once. The demo starts an Airflow of
-    its own, so it may run beside them. The mark `xdist_group` has no effect
+    Large groups come first: the tests of the real Airflow take longest. The mark `xdist_group` has no effect
     with pytest 9.2 and xdist 3.8.
     """
     scheduler: Any = importlib.import_module("xdist.scheduler").LoadScopeScheduling(config, log)
@@ -83,10 +84,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
 
 def _scope_of(name: str) -> str:
-    if name.startswith("tests/ui/"):
-        return "gallery"
-    is_airflow = name.startswith("tests/airflow/") and "/test_demo.py" not in name
-    return "airflow" if is_airflow else name
+    if "/test_demo.py" in name:  # It starts an Airflow of its own.
+        return name
+    return next((shared for shared in _TOGETHER if name.startswith(shared)), name)
 
 
 @pytest.fixture(scope="session")
