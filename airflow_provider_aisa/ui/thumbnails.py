@@ -133,7 +133,7 @@ def draw(file: IO[bytes]) -> bytes:
             small = image if image.mode in {"RGB", "RGBA"} else image.convert(_mode(image))
             small.thumbnail((size[0], size[1]), Image.Resampling.BICUBIC, reducing_gap=2.0)
             content = BytesIO()
-            ImageOps.exif_transpose(small).save(content, "WEBP", quality=82, method=3)
+            ImageOps.exif_transpose(small).save(content, "WEBP", quality=82, method=2)
     except NoThumbnail:
         raise
     except Exception as e:  # Pillow raises many kinds for files that are not what they say

@@ -32,6 +32,7 @@ export class Grid {
     this.#clear();
     this.active = 0;
     this.update(run, first);
+    this.#loadImages(); // Nobody is scrolling yet.
   }
 
   // Take what a later look at the same run has found.
