@@ -124,8 +124,8 @@ def _measure(runs: int) -> Table:
             f"At one window of {LOOKED_AT} it rests until all pictures are there.",
             verdict(f"the request for the page under {MOST_PAGE} s", met=median(looks) < MOST_PAGE),
             verdict(
-                f"the first pictures in under {MOST_FIRST:.0f} s, thumbnails made",
-                met=first_ones < MOST_FIRST,
+                f"the first pictures in under {MOST_FIRST:.0f} s, thumbnails made or not",
+                met=max(first_ones, pages[0][0]) < MOST_FIRST,
             ),
             verdict(f"at most {MOST_MEMORY} MiB more in the API server", met=grown <= MOST_MEMORY),
         ),
