@@ -27,6 +27,9 @@ _AIRFLOW_HOME = tempfile.mkdtemp(prefix="aisa-tests-")
 _BUCKETS = itertools.count()
 #: A running Airflow, Airflow's web application, the built documents, an S3 store to be tried out.
 _TOGETHER = ("tests/airflow/", "tests/ui/", "tests/docs/", "tests/tools/test_seaweedfs.py")
+#: The demo starts an Airflow of its own. What Airflow keeps of faults is looked for after a command of a
+#: minute, mostly waiting: the other tests of Airflow, which take longest, need not wait for it.
+_APART = {"tests/airflow/test_demo.py", "tests/airflow/test_secrets.py"}
 
 # Coverage is measured in pytest's workers, and not in what they start in turn: that makes Airflow slow.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -84,7 +87,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
 
 def _scope_of(name: str) -> str:
-    if "/test_demo.py" in name:  # It starts an Airflow of its own.
+    if name.partition("::")[0] in _APART:
         return name
     return next((shared for shared in _TOGETHER if name.startswith(shared)), name)
 
