@@ -24,7 +24,7 @@ _MOST_IN_A_ROW: Final = 3  # Airflow shows images 300 pixels wide, and a tab is 
 def options(images: int) -> list[str]:
     """Return the ``options`` of a HITLOperator: ``Image 1`` and so on, in the order of the result.
 
-    The page of Airflow 3.1 shows exactly four of them to nobody: ask about three there, or about five.
+    The page of Airflow 3.1 has neither buttons nor a list for exactly four: ask about three there, or five.
 
     :param images: how many there are to choose from.
     """

@@ -103,9 +103,9 @@ def _facet_class() -> type[RunFacet]:
 
         costUsd: float | None  # noqa: N815 - OpenLineage's way of writing
         images: int
-        unknownOutcomes: int  # noqa: N815
+        unknownOutcomes: int  # noqa: N815 - OpenLineage's way of writing
         usage: dict[str, Any]
-        isReused: bool | None = None  # noqa: N815
-        requestId: str | None = None  # noqa: N815
+        isReused: bool | None = None  # noqa: N815 - OpenLineage's way of writing
+        requestId: str | None = None  # noqa: N815 - OpenLineage's way of writing
 
     return AisaUsageRunFacet

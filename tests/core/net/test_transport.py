@@ -277,7 +277,7 @@ def listening() -> Iterator[list[str]]:
     """
     lines: list[str] = []
     handler = logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]  # of this one
     names = ["httpx", *(f"httpcore.{each}" for each in ("connection", "http11", "proxy", "socks"))]
     loggers = [logging.getLogger(name) for name in names]
     before = [(each.level, each.disabled) for each in loggers]
