@@ -112,7 +112,11 @@ def adopt_orphans() -> None:
 
 
 def _parents() -> list[tuple[int, int]]:
-    """Return (pid, parent's pid) of every process that is not a zombie."""
+    """Return (pid, parent's pid) of every process that is not a zombie.
+
+    A process whose first thread has ended has a zombie's state as long as its other threads live: Airflow's
+    do when they are killed.
+    """
     if not Path("/proc/self/stat").exists():  # macOS
         listing = subprocess.run(
             ["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True
@@ -124,9 +128,10 @@ def _parents() -> list[tuple[int, int]]:
         if entry.name.isdecimal():
             with contextlib.suppress(OSError):  # it ended while we looked
                 # The command's name may hold spaces and brackets: the fields start after its last bracket.
-                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-                if state != "Z":
-                    found.append((int(entry.name), int(parent)))
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                state, parent, threads = fields[0], int(fields[1]), int(fields[17])
+                if state != "Z" or threads > 1:
+                    found.append((int(entry.name), parent))
     return found
 
 
@@ -153,11 +158,10 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a background job of a shell inherits "ignore"
     command = subprocess.Popen(options.command, stdin=subprocess.DEVNULL)
     _wait_for_an_end(command, sys.stdin.fileno(), woken)
-    _end_all(options.grace)
+    _end_all(command, options.grace)
     for path in options.remove:
         _remove(path)
     status = command.wait()
-    _reap_adopted()
     return status if status >= 0 else 128 - status
 
 
@@ -168,21 +172,30 @@ def _wait_for_an_end(command: subprocess.Popen[bytes], owner: int, woken: int) -
             return
 
 
-def _end_all(grace: float) -> None:
+def _end_all(command: subprocess.Popen[bytes], grace: float) -> None:
     deadline = time.monotonic() + grace
     if grace:
         _signal_all(signal.SIGTERM)
-        while descendants(os.getpid()) and time.monotonic() < deadline:
+        while _are_left(command) and time.monotonic() < deadline:
             time.sleep(0.02)
-    while descendants(os.getpid()):
+    while _are_left(command):
         _signal_all(signal.SIGKILL)
         time.sleep(0.01)
 
 
-def _reap_adopted() -> None:
-    with contextlib.suppress(ChildProcessError):  # none is left; a container's process 1 may never reap them
-        while True:
-            os.wait()
+def _are_left(command: subprocess.Popen[bytes]) -> bool:
+    """Tell whether anything lives below this process, and reap what has ended.
+
+    Asking for children is what counts: a listing can miss a process whose parent ends while it is made.
+    Without the kernel's help (macOS) only the listing knows the children's children.
+    """
+    try:
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            if ended[0] == command.pid:
+                command.returncode = os.waitstatus_to_exitcode(ended[1])
+    except ChildProcessError:
+        return bool(descendants(os.getpid()))
+    return True
 
 
 def _signal_all(number: signal.Signals) -> None:

@@ -32,6 +32,15 @@ if os.fork() == 0:
 time.sleep(600)
 """
 
+# A process whose first thread has ended looks like a zombie, and lives on in its other thread.
+WITHOUT_ITS_FIRST_THREAD = """
+import ctypes, subprocess, sys, threading, time
+child = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"])
+threading.Thread(target=time.sleep, args=(600,)).start()
+print(child.pid, flush=True)
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
 
 def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
@@ -67,6 +76,23 @@ def test_an_orphan_in_its_own_session_that_ignores_sigterm_is_ended(tmp_path: Pa
         pids = [process.pid for process in child.processes()]
         assert len(pids) == 2
     assert [pid for pid in pids if alive(pid)] == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the kernel has to tell the threads")
+def test_a_process_that_has_lost_its_first_thread_is_ended_with_its_children(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    child = Supervised([sys.executable, "-I", "-S", "-c", WITHOUT_ITS_FIRST_THREAD], log=log)
+    wait_until(log.read_text)
+    (command,) = (each.pid for each in child.processes() if each.pid != int(log.read_text()))
+    wait_until(lambda: not alive(command))  # by its first thread
+    stopping = threading.Thread(target=child.stop, daemon=True)
+    stopping.start()
+    stopping.join(20)
+    left = [each for each in (command, int(log.read_text())) if Path(f"/proc/{each}").exists()]
+    for each in left:
+        os.kill(each, signal.SIGKILL)
+    assert left == []
+    assert not stopping.is_alive()
 
 
 def test_the_command_ends_when_its_owner_is_killed(tmp_path: Path) -> None:
