@@ -2,6 +2,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # More than cores: much of the time the tests wait.
 WORKERS ?= 5
+# Where Python is told to keep no bytecode, each process of the tests would compile all of it anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: install demo test test-lowest test-browser screenshots lint docs bench chaos test-matrix e2e-celery dist clean
 
