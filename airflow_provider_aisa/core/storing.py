@@ -16,7 +16,7 @@ from airflow_provider_aisa.core.images.stored import StoredImage
 from airflow_provider_aisa.core.images.transfer import Moved, store_images
 from airflow_provider_aisa.core.job import Job
 from airflow_provider_aisa.core.journal.entry import Entry, EntryState
-from airflow_provider_aisa.core.journal.store import AlreadyBought, Journal
+from airflow_provider_aisa.core.journal.store import AlreadyBought, Found, Journal
 from airflow_provider_aisa.core.layout import Target, surplus_target
 from airflow_provider_aisa.core.purchase import Bought
 from airflow_provider_aisa.core.workbench import Workbench
@@ -178,8 +178,15 @@ async def _record_stored(
     stored = replace(entry, state=EntryState.STORED, images=images, response=response, previous=None).noted(
         f"stored {len(images)} image(s)"
     )
+
+    def tell() -> Found:
+        found = journal.record(stored, etag)
+        if entry.response is not None:
+            journal.keeper.empty(entry.response)
+        return found
+
     try:
-        found = await asyncio.to_thread(journal.record, stored, etag)
+        found = await asyncio.to_thread(tell)
     except AlreadyBought:
         lost = await asyncio.to_thread(verify, images, claim_id=entry.claim.id, bucket=bench.bucket)
         if lost:
@@ -192,8 +199,6 @@ async def _record_stored(
         # The images are there; the next attempt would only look at them again.
         log.warning("The images are stored, but the journal could not be told: %s", e)
     else:
-        if entry.response is not None:
-            await asyncio.to_thread(journal.keeper.empty, entry.response)
         return found.entry if found.entry.state is EntryState.STORED else stored
     return stored
 
