@@ -114,8 +114,8 @@ def adopt_orphans() -> None:
 def _parents() -> list[tuple[int, int]]:
     """Return (pid, parent's pid) of every process that is not a zombie.
 
-    A process whose first thread has ended has a zombie's state as long as its other threads live: Airflow's
-    do when they are killed.
+    A process whose first thread has ended has a zombie's state as long as its other threads live, and keeps
+    its children for so long: it is listed.
     """
     if not Path("/proc/self/stat").exists():  # macOS
         listing = subprocess.run(
@@ -186,16 +186,18 @@ def _end_all(command: subprocess.Popen[bytes], grace: float) -> None:
 def _are_left(command: subprocess.Popen[bytes]) -> bool:
     """Tell whether anything lives below this process, and reap what has ended.
 
-    Asking for children is what counts: a listing can miss a process whose parent ends while it is made.
-    Without the kernel's help (macOS) only the listing knows the children's children.
+    The kernel is asked for children: a listing can miss a process whose parent ends while it is made.
+    Where orphans are not adopted (macOS) they are no children of this process, and nobody finds them.
     """
     try:
-        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            if ended[0] == command.pid:
-                command.returncode = os.waitstatus_to_exitcode(ended[1])
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return True
+            if pid == command.pid:
+                command.returncode = os.waitstatus_to_exitcode(status)
     except ChildProcessError:
-        return bool(descendants(os.getpid()))
-    return True
+        return False
 
 
 def _signal_all(number: signal.Signals) -> None:
